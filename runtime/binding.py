@@ -1,0 +1,71 @@
+"""Memory that an ONNX Runtime graph reads and writes in place: arrays of NumPy, and caches on the provider's device."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Numbers of onnx.TensorProto.DataType, and bytes an element.
+ELEMENT_TYPES = {"float32": 1, "int64": 7, "float16": 10, "bfloat16": 16}
+_ELEMENT_BYTES = {"float32": 4, "int64": 8, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A view of memory; `owner` keeps that memory alive."""
+
+    device: str
+    element_type: int
+    shape: tuple[int, ...]
+    pointer: int
+    owner: Any
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """Keys and values [L, 2, R, H, D] of every block, sequence first, so that a prefix is contiguous."""
+
+    device: str
+    type: str
+    shape: tuple[int, ...]
+    blocks: tuple[Any, ...]
+
+    @classmethod
+    def allocate(cls, device: str, type: str, shape: tuple[int, ...], blocks: int) -> "KVCache":
+        """Reserve the memory of all scales of all blocks at once."""
+        from onnxruntime import OrtValue
+
+        allocate = OrtValue.ortvalue_from_shape_and_type
+        return cls(device, type, shape, tuple(allocate(shape, ELEMENT_TYPES[type], device) for _ in range(blocks)))
+
+    def rows(self, block: int, begin: int, end: int) -> Tensor:
+        """Tokens `begin` to `end` of a block's cache."""
+        value, row = self.blocks[block], self.shape[1:]
+        pointer = value.data_ptr() + begin * prod(row) * _ELEMENT_BYTES[self.type]
+        return Tensor(self.device, ELEMENT_TYPES[self.type], (end - begin, *row), pointer, value)
+
+
+def view(array: NDArray[Any]) -> Tensor:
+    """A view of a NumPy array, which must be contiguous."""
+    if not array.flags.c_contiguous:
+        raise ValueError(f"an array bound to a graph must be contiguous, got strides {array.strides}")
+    return Tensor("cpu", ELEMENT_TYPES[array.dtype.name], array.shape, array.ctypes.data, array)
+
+
+def scalar(value: float, type: str = "float32") -> NDArray[Any]:
+    """An array [1], as the graphs take their scalars."""
+    return np.array([value], type)
+
+
+def run_bound(session: Any, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
+    """Run a session that reads and writes these views and allocates none of its own."""
+    binding = session.io_binding()
+    for name, tensor in inputs.items():
+        binding.bind_input(name, tensor.device, 0, tensor.element_type, tensor.shape, tensor.pointer)
+    for name, tensor in outputs.items():
+        binding.bind_output(name, tensor.device, 0, tensor.element_type, tensor.shape, tensor.pointer)
+    session.run_with_iobinding(binding)
+    binding.synchronize_outputs()

@@ -1,0 +1,87 @@
+"""The command hieramp-run: options to a job, a job to a report."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hieramp.runtime.class_spec import SPEC_HELP
+from hieramp.runtime.command import OneLineCommand
+from hieramp.runtime.generate import Picture
+from hieramp.runtime.job import Job, Report, run_job
+from hieramp.runtime.providers import PROVIDERS
+from hieramp.runtime.schedule import Overrides
+from hieramp.runtime.uniforms import SEED_LIMIT
+
+FOLDER = click.Path(path_type=Path)
+_FIVE_DIGITS = 100_000
+_STAGES = "one value, three (coarse, middle, fine scales) or one a scale; default: the plan's"
+
+
+def _to_values(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[float, ...] | None:
+    """Comma-separated numbers."""
+    try:
+        return None if text is None else tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a number, or several with commas between") from None
+
+
+@click.command("hieramp-run", cls=OneLineCommand, context_settings={"max_content_width": 120})
+@click.option("--engine", type=FOLDER, metavar="PLAN", help="Plan folder.  [default: the shipped CIFAR-10 plan]")
+@click.option("--classes", metavar="SPEC", help=f"{SPEC_HELP}  [default: all classes]")
+@click.option("--ipc", type=click.IntRange(1, _FIVE_DIGITS), default=10, show_default=True, help="Images per class.")
+@click.option("--out", type=FOLDER, metavar="DIR", default=Path("distilled"), show_default=True, help="Output folder.")
+@click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), default=0, show_default=True,
+              help="A picture depends on seed, class and index alone.")
+@click.option("--batch-size", type=click.IntRange(1, 4096), help="Pictures at a time.  [default: 20 or fewer]")
+@click.option("--provider", type=click.Choice(list(PROVIDERS)), default="cpu", show_default=True,
+              help="Execution provider of ONNX Runtime.")
+@click.option("--threads", type=click.IntRange(1, 4096), help="Threads of the CPU.  [default: the cores there are]")
+@click.option("--cfg", metavar="VALUES", callback=_to_values,
+              help=f"Classifier-free guidance: {_STAGES}.")
+@click.option("--top-k", type=click.IntRange(1), help="Keep the k likeliest tokens.  [default: the plan's]")
+@click.option("--top-p", type=float, help="Keep the likeliest tokens of this total probability.  [default: the plan's]")
+@click.option("--beta", metavar="VALUES", callback=_to_values,
+              help=f"Amplification strength: {_STAGES}.")
+@click.option("--rho", metavar="VALUES", callback=_to_values,
+              help=f"Share of positions to amplify: {_STAGES}.")
+@click.option("--no-amplify", is_flag=True, help="No amplification: beta 0 at every scale; class tokens stay.")
+@click.option("--save-size", type=click.IntRange(1, 8192), metavar="PIXELS",
+              help="Side of the saved pictures, resized with Lanczos.  [default: the model's]")
+@click.option("--overwrite", is_flag=True, help="Replace another dataset of this tool in the output folder.")
+@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON on stdout instead of words.")
+def main(cfg: tuple[float, ...] | None, top_k: int | None, top_p: float | None, beta: tuple[float, ...] | None,
+         rho: tuple[float, ...] | None, no_amplify: bool, as_json: bool, **options: Any) -> None:
+    """Generate a class-conditional image dataset from a plan.
+
+    Writes DIR/<class>/<index>.png with classes.json, dataset.json and contact_sheet.png.
+    """
+    overrides = Overrides(cfg, beta, rho, top_k, top_p, amplify=not no_amplify)
+    report = run_job(Job(overrides=overrides, **options), _silent if as_json else _with_bar)
+    click.echo(_in_json(report) if as_json else _in_words(report))
+
+
+def _with_bar(pictures: Iterable[Picture], total: int) -> Iterable[Picture]:
+    from tqdm import tqdm
+
+    bar: Iterable[Picture] = tqdm(pictures, total=total, unit="img", disable=None)
+    return bar
+
+
+def _silent(pictures: Iterable[Picture], total: int) -> Iterable[Picture]:
+    return pictures
+
+
+def _in_words(report: Report) -> str:
+    return (
+        f"{report.pictures} pictures of {report.classes} classes in {report.out} "
+        f"({report.seconds:.1f} s, {report.images_per_second:.1f} images/s)\ncontact sheet: {report.contact_sheet}"
+    )
+
+
+def _in_json(report: Report) -> str:
+    paths = {"out": str(report.out), "contact_sheet": str(report.contact_sheet)}
+    return json.dumps({**asdict(report), **paths, "images_per_second": round(report.images_per_second, 3)})

@@ -1,0 +1,37 @@
+"""A click command that reports every error a user can cause on one line of stderr and exits with code 2."""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import click
+
+from hieramp.runtime.errors import HierampError
+
+_MISUSE, _INTERRUPTED = 2, 130
+
+
+class OneLineCommand(click.Command):
+    """Errors of ours, of the options and of the system become one line, without usage or traceback."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,
+             standalone_mode: bool = True, **extra: Any) -> Any:
+        run: Callable[[], Any] = partial(super().main, args, prog_name, complete_var, standalone_mode=False, **extra)
+        if not standalone_mode:
+            return run()
+        try:
+            sys.exit(run() or 0)
+        except click.ClickException as error:
+            self._fail(error.format_message())
+        except OSError as error:
+            self._fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        except HierampError as error:
+            self._fail(str(error))
+        except click.Abort:
+            click.echo(f"{self.name}: interrupted", err=True)
+            sys.exit(_INTERRUPTED)
+
+    def _fail(self, message: str) -> None:
+        click.echo(f"{self.name}: error: {' '.join(message.split())}", err=True)
+        sys.exit(_MISUSE)

@@ -1,0 +1,44 @@
+"""Tensor names of a plan's three graphs, as docs/plan-format.md lists them."""
+
+GRAPH_NAMES = ("condition", "scale_step", "decoder")
+MANIFEST = "manifest.json"
+WEIGHTS = "weights.safetensors"
+
+CLASS_TOKEN_INPUTS = ("class_token", "beta", "select_count")
+_STEP_INPUTS = (
+    "token_map", "adaln", "adaln_head", "f_hat", "guidance", "top_k", "top_p", "uniform", "forced",
+    "phi_select", "upsample", "downsample_next", "position_next",
+)
+
+
+def past_kv(block: int) -> str:
+    """Name of the step's input with a block's earlier keys and values."""
+    return f"past_kv_{block:02d}"
+
+
+def new_kv(block: int) -> str:
+    """Name of the step's output with a block's keys and values of this scale."""
+    return f"new_kv_{block:02d}"
+
+
+def scale_key(scale: int, constant: str) -> str:
+    """Key of a scale's constant tensor in the weight file."""
+    return f"scale.{scale:02d}.{constant}"
+
+
+def graph_inputs(graph: str, depth: int, class_tokens: bool) -> set[str]:
+    """Names of the inputs a graph must have, no more and no fewer."""
+    if graph == "condition":
+        return {"labels"}
+    if graph == "decoder":
+        return {"f_hat"}
+    return {*_STEP_INPUTS, *map(past_kv, range(depth)), *(CLASS_TOKEN_INPUTS if class_tokens else ())}
+
+
+def graph_outputs(graph: str, depth: int, trace: bool) -> set[str]:
+    """Names of the outputs a graph must have; it may have more."""
+    if graph == "condition":
+        return {"adaln", "adaln_head", "token_map"}
+    if graph == "decoder":
+        return {"image"}
+    return {"tokens", "f_hat_next", "token_map_next", *map(new_kv, range(depth)), *(("logits",) if trace else ())}

@@ -1,0 +1,149 @@
+"""The coarse-to-fine loop: labels and uniforms to tokens and images, a batch at a time."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hieramp.runtime.backend import Backend, CacheT, FloatArray, IntArray, StepInputs, StepOutputs
+from hieramp.runtime.errors import PlanError, SettingsError
+from hieramp.runtime.manifest import ModelShape
+from hieramp.runtime.plan import Plan
+from hieramp.runtime.schedule import Settings
+from hieramp.runtime.uniforms import INDEX_LIMIT, SEED_LIMIT, token_uniforms
+
+_LARGEST_DEFAULT_BATCH = 20
+_CACHE_BUDGET_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class PictureKey:
+    """What names a picture beside the seed: its class and its number within the class."""
+
+    label: int
+    index: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A generated picture, its tokens of all scales in order and its pixels in [0, 1]."""
+
+    key: PictureKey
+    tokens_L: IntArray
+    image_3SS: FloatArray
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A batch: tokens of every scale, latent, images and, when traced, logits and saliency of every scale."""
+
+    tokens: tuple[IntArray, ...]
+    f_hat_BzPP: FloatArray
+    image_B3SS: FloatArray
+    logits: tuple[FloatArray, ...] = ()
+    saliency: tuple[FloatArray, ...] = ()
+
+
+def generate(backend: Backend[CacheT], plan: Plan, settings: Settings, keys: Iterable[PictureKey], *,
+             seed: int, batch_size: int) -> Iterator[Picture]:
+    """Draw the pictures lazily, in order, in batches that all have the same size.
+
+    The last batch is filled up with repeats, which are dropped, so at one batch size a picture depends on
+    (seed, label, index) alone.
+    """
+    if not 0 <= seed < SEED_LIMIT:
+        raise SettingsError(f"seed must be from 0 to {SEED_LIMIT - 1}, got {seed}")
+    if batch_size < 1:
+        raise SettingsError(f"batch_size must be at least 1, got {batch_size}")
+    cache = backend.new_cache(batch_size)
+    for batch in batches(keys, batch_size):
+        labels_B, uniforms_BL = batch_inputs(_filled(batch, batch_size), plan.manifest.model, seed)
+        drawing = draw_batch(backend, plan, settings, labels_B, uniforms_BL, cache=cache)
+        tokens_BL = np.concatenate(drawing.tokens, axis=1)
+        yield from map(Picture, batch, tokens_BL, drawing.image_B3SS)
+
+
+def draw_batch(backend: Backend[CacheT], plan: Plan, settings: Settings, labels_B: IntArray, uniforms_BL: FloatArray, *,
+               forced_BL: IntArray | None = None, trace: bool = False, cache: CacheT | None = None) -> Drawing:
+    """Draw one batch; `forced_BL` holds tokens to take as they are, −1 where one is to be sampled.
+
+    `cache` may be one of an earlier batch of the same size. Raises PlanError where a trace is asked of a plan that
+    was exported without trace outputs.
+    """
+    if trace and not plan.manifest.trace_outputs:
+        raise PlanError(f"plan {plan.manifest.name!r} has no trace outputs; export it with --trace-outputs")
+    model = plan.manifest.model
+    forced_BL = np.full(uniforms_BL.shape, -1, np.int64) if forced_BL is None else forced_BL
+    _check_batch(model, labels_B, uniforms_BL, forced_BL)
+    cache = backend.new_cache(len(labels_B)) if cache is None else cache
+    steps = _draw_scales(backend, model, settings, labels_B, uniforms_BL, forced_BL, cache, trace)
+    return _to_drawing(steps, backend.decode(steps[-1].f_hat_BzPP))
+
+
+def batch_inputs(keys: Sequence[PictureKey], model: ModelShape, seed: int) -> tuple[IntArray, FloatArray]:
+    """Labels [B] and uniforms [B, L] of these pictures."""
+    if any(not 0 <= key.index < INDEX_LIMIT for key in keys):
+        raise SettingsError(f"a picture's index must be from 0 to {INDEX_LIMIT - 1}, got {[k.index for k in keys]}")
+    labels_B = np.array([key.label for key in keys], np.int64)
+    return labels_B, np.stack([token_uniforms(seed, key.label, key.index, model.token_count) for key in keys])
+
+
+def batches(keys: Iterable[PictureKey], size: int) -> Iterator[list[PictureKey]]:
+    """Cut into lists of `size`, the last one perhaps shorter."""
+    batch: list[PictureKey] = []
+    for key in keys:
+        batch.append(key)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def default_batch_size(model: ModelShape) -> int:
+    """Up to 20 pictures, as many as keep the float32 caches of both guidance halves within 1 GiB."""
+    cache_bytes = 2 * 2 * 4 * model.token_count * model.depth * model.width
+    return max(1, min(_LARGEST_DEFAULT_BATCH, _CACHE_BUDGET_BYTES // cache_bytes))
+
+
+def _draw_scales(backend: Backend[CacheT], model: ModelShape, settings: Settings, labels_B: IntArray,
+                 uniforms_BL: FloatArray, forced_BL: IntArray, cache: CacheT, trace: bool) -> list[StepOutputs]:
+    conditioning = backend.condition(labels_B)
+    token_map_RlC, f_hat_BzPP = conditioning.token_map_RlC, _empty_latent(model, len(labels_B))
+    steps = []
+    for scale, tokens in enumerate(model.scale_tokens):
+        part = slice(*model.token_range(scale))
+        inputs = StepInputs(
+            token_map_RlC, f_hat_BzPP, np.ascontiguousarray(uniforms_BL[:, part]),
+            np.ascontiguousarray(forced_BL[:, part]), settings.controls(scale, tokens),
+        )
+        steps.append(backend.step(cache, scale, conditioning, inputs, trace))
+        token_map_RlC, f_hat_BzPP = steps[-1].token_map_RlC, steps[-1].f_hat_BzPP
+    return steps
+
+
+def _to_drawing(steps: Sequence[StepOutputs], image_B3SS: FloatArray) -> Drawing:
+    return Drawing(
+        tokens=tuple(step.tokens_Bl for step in steps),
+        f_hat_BzPP=steps[-1].f_hat_BzPP,
+        image_B3SS=image_B3SS,
+        logits=tuple(step.logits_RlV for step in steps if step.logits_RlV is not None),
+        saliency=tuple(step.saliency_ARl for step in steps if step.saliency_ARl is not None),
+    )
+
+
+def _empty_latent(model: ModelShape, batch: int) -> FloatArray:
+    return np.zeros((batch, model.z_channels, model.latent_side, model.latent_side), np.float32)
+
+
+def _filled(batch: list[PictureKey], size: int) -> list[PictureKey]:
+    return batch + batch[-1:] * (size - len(batch))
+
+
+def _check_batch(model: ModelShape, labels_B: IntArray, uniforms_BL: FloatArray, forced_BL: IntArray) -> None:
+    if labels_B.dtype != np.int64 or not all(0 <= label < model.num_classes for label in labels_B):
+        raise SettingsError(f"labels must be int64 from 0 to {model.num_classes - 1}, got {labels_B!r}")
+    wanted = (len(labels_B), model.token_count)
+    for name, array, dtype in (("uniforms", uniforms_BL, np.float32), ("forced", forced_BL, np.int64)):
+        if array.shape != wanted or array.dtype != dtype:
+            raise SettingsError(f"{name} must be {np.dtype(dtype)} {wanted}, got {array.dtype} {array.shape}")

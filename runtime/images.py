@@ -1,0 +1,45 @@
+"""Pixels of a generated picture: rounding, resizing and PNG files that are whole or absent."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def to_uint8(image_3SS: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Round [0, 1] to the nearest of 256 levels, halves up, and move the channels last."""
+    levels = np.floor(np.clip(image_3SS, 0, 1) * 255 + 0.5)
+    return np.ascontiguousarray(levels.transpose(1, 2, 0), np.uint8)
+
+
+def to_picture(image_3SS: NDArray[np.float32], side: int) -> Image.Image:
+    """An RGB picture of that side, resized with Lanczos where the image has another."""
+    picture = Image.fromarray(to_uint8(image_3SS))
+    return picture if picture.width == side else picture.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def save_png(picture: Image.Image, path: Path) -> None:
+    """Write a PNG that appears under its name only once it is complete."""
+    with replacing(path) as scratch:
+        picture.save(scratch, format="PNG")
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file that appears under its name only once it is complete."""
+    with replacing(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A scratch file beside `path` that takes its place on success and is gone on failure."""
+    scratch = path.with_name(f".{path.name}.partial")
+    try:
+        yield scratch
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)

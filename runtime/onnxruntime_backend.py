@@ -1,0 +1,162 @@
+"""The ONNX Runtime back end: three sessions over one weight file, and caches the step graph writes into directly."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from hieramp.runtime.backend import Conditioning, FloatArray, IntArray, StepInputs, StepOutputs
+from hieramp.runtime.binding import KVCache, Tensor, run_bound, scalar, view
+from hieramp.runtime.contract import new_kv, past_kv
+from hieramp.runtime.cores import usable_cores
+from hieramp.runtime.errors import HierampError, PlanError, ProviderError
+from hieramp.runtime.manifest import Manifest
+from hieramp.runtime.plan import Plan
+from hieramp.runtime.providers import Provider, find_provider, select_provider
+from hieramp.runtime.scales import ScaleConstants, load_scale_constants
+
+_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True)
+class _Sessions:
+    condition: Any
+    step: Any
+    decoder: Any
+
+
+class OnnxRuntimeBackend:
+    """Runs a plan's graphs with one execution provider; use it as a context manager, which frees the weights."""
+
+    def __init__(self, manifest: Manifest, constants: tuple[ScaleConstants, ...], sessions: _Sessions, device: str):
+        self._manifest, self._model = manifest, manifest.model
+        self._constants, self._device = constants, device
+        self._sessions: _Sessions | None = sessions
+        self._traced = {tensor.name for tensor in manifest.graphs["scale_step"].outputs} & {"logits", "saliency"}
+
+    @classmethod
+    def open(cls, plan: Plan, provider: str = "cpu", threads: int | None = None) -> "OnnxRuntimeBackend":
+        """Load the graphs; `threads` defaults to the cores this process may use.
+
+        Raises ProviderError where the provider is not there, PlanError where a graph does not load.
+        """
+        found, constants = find_provider(provider), load_scale_constants(plan)
+        graphs = plan.manifest.graphs
+        condition, step, decoder = (
+            _load(plan.path(graphs[name].file), found, threads or usable_cores())
+            for name in ("condition", "scale_step", "decoder")
+        )
+        return cls(plan.manifest, constants, _Sessions(condition, step, decoder), found.device)
+
+    def new_cache(self, batch: int) -> KVCache:
+        model = self._model
+        shape = (model.token_count, 2, 2 * batch, model.heads, model.head_width)
+        return KVCache.allocate(self._device, self._manifest.cache_type, shape, model.depth)
+
+    def condition(self, labels_B: IntArray) -> Conditioning:
+        rows, model = 2 * len(labels_B), self._model
+        out = Conditioning(
+            _empty(rows, model.depth, 6, model.width),
+            _empty(rows, 2, model.width),
+            _empty(rows, model.scale_tokens[0], model.width),
+        )
+        outputs = {"adaln": out.adaln_Rd6C, "adaln_head": out.adaln_head_R2C, "token_map": out.token_map_RlC}
+        _run(self._open.condition, {"labels": view(labels_B)}, _views(outputs))
+        return out
+
+    def step(self, cache: KVCache, scale: int, conditioning: Conditioning, inputs: StepInputs,
+             trace: bool = False) -> StepOutputs:
+        past, end = self._model.token_range(scale)
+        blocks = range(self._model.depth)
+        outputs = self._step_outputs(scale, len(inputs.uniform_Bl), trace)
+        _run(
+            self._open.step,
+            self._step_inputs(scale, conditioning, inputs) | {past_kv(b): cache.rows(b, 0, past) for b in blocks},
+            _views(outputs) | {new_kv(b): cache.rows(b, past, end) for b in blocks},
+        )
+        return StepOutputs(outputs["tokens"], outputs["f_hat_next"], outputs["token_map_next"],
+                           outputs.get("logits"), outputs.get("saliency"))
+
+    def decode(self, f_hat_BzPP: FloatArray) -> FloatArray:
+        side = self._model.image_side
+        image_B3SS = _empty(len(f_hat_BzPP), 3, side, side)
+        _run(self._open.decoder, {"f_hat": view(f_hat_BzPP)}, {"image": view(image_B3SS)})
+        return image_B3SS
+
+    def __enter__(self) -> "OnnxRuntimeBackend":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self._sessions = None
+
+    @property
+    def _open(self) -> _Sessions:
+        if self._sessions is None:
+            raise RuntimeError("this back end is closed; open the plan again")
+        return self._sessions
+
+    def _step_inputs(self, scale: int, conditioning: Conditioning, inputs: StepInputs) -> dict[str, Tensor]:
+        constants, controls = self._constants[scale], inputs.controls
+        arrays = {
+            "token_map": inputs.token_map_RlC, "adaln": conditioning.adaln_Rd6C,
+            "adaln_head": conditioning.adaln_head_R2C, "f_hat": inputs.f_hat_BzPP,
+            "uniform": inputs.uniform_Bl, "forced": inputs.forced_Bl,
+            "guidance": scalar(controls.guidance), "top_p": scalar(controls.top_p),
+            "top_k": scalar(controls.top_k, "int64"),
+            "phi_select": constants.phi_select_F, "upsample": constants.upsample_Nl,
+            "downsample_next": constants.downsample_next_mN, "position_next": constants.position_next_mC,
+        }
+        if self._model.class_token_scales:
+            arrays |= {"class_token": constants.class_token_cC, "beta": scalar(controls.beta),
+                       "select_count": scalar(controls.select_count, "int64")}
+        return _views(arrays)
+
+    def _step_outputs(self, scale: int, batch: int, trace: bool) -> dict[str, Any]:
+        model, tokens = self._model, self._model.scale_tokens[scale]
+        following = len(self._constants[scale].position_next_mC)
+        arrays: dict[str, Any] = {
+            "tokens": np.empty((batch, tokens), np.int64),
+            "f_hat_next": _empty(batch, model.z_channels, model.latent_side, model.latent_side),
+            "token_map_next": _empty(2 * batch, following, model.width),
+        }
+        amplification = self._manifest.amplification
+        traced = {"logits": (2 * batch, tokens, model.vocab_size),
+                  "saliency": (len(amplification.blocks) if amplification else 0, 2 * batch, tokens)}
+        return arrays | {name: _empty(*traced[name]) for name in self._traced if trace}
+
+
+def _load(path: Path, provider: Provider, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    # The three sessions have a pool each: threads of one must not spin while another works.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    providers = select_provider(options, provider)
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers)
+    except Exception as error:  # ONNX Runtime's errors share no base but Exception
+        raise PlanError(f"ONNX Runtime cannot load {path} with {provider.full_name}: {error}") from error
+    if provider.full_name not in session.get_providers():
+        raise ProviderError(f"{provider.full_name} does not start here, see its messages above; "
+                            "check its driver and libraries, or use --provider cpu")
+    return session
+
+
+def _run(session: Any, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
+    try:
+        run_bound(session, inputs, outputs)
+    except Exception as error:  # ONNX Runtime's errors share no base but Exception
+        raise HierampError(f"ONNX Runtime failed: {error}; a smaller --batch-size needs less memory") from error
+
+
+def _empty(*shape: int) -> FloatArray:
+    return np.empty(shape, np.float32)
+
+
+def _views(arrays: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: view(array) for name, array in arrays.items()}

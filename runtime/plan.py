@@ -1,0 +1,73 @@
+"""A plan folder on disk: its manifest, and proof that every member is the file that was exported."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from hieramp.runtime.contract import MANIFEST
+from hieramp.runtime.errors import PlanError
+from hieramp.runtime.manifest import Manifest, Member, parse_manifest
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An opened plan; `digest` is the SHA-256 of its manifest, hence of everything it lists."""
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+
+    @classmethod
+    def open(cls, folder: Path | str, verify: bool = True) -> "Plan":
+        """Read the manifest and, unless `verify` is off, check size and SHA-256 of every member.
+
+        Raises PlanError where the folder is no plan, the manifest does not fit, or a member is missing or changed.
+        """
+        folder = Path(folder)
+        data = _read_manifest(folder)
+        try:
+            manifest = parse_manifest(data.decode(), str(folder / MANIFEST))
+        except UnicodeDecodeError as error:
+            raise PlanError(f"{folder / MANIFEST} is not text ({error}); export the plan again") from None
+        plan = cls(folder, manifest, hashlib.sha256(data).hexdigest())
+        for name in manifest.members if verify else ():
+            plan._verify(name)
+        return plan
+
+    def path(self, member: str) -> Path:
+        """Where a member lies."""
+        return self.folder / member
+
+    def _verify(self, name: str) -> None:
+        path, wanted = self.path(name), self.manifest.members[name]
+        if not path.is_file():
+            raise PlanError(f"{path} is missing; export the plan again")
+        if path.resolve().parent != self.folder.resolve():
+            raise PlanError(f"{path} is a link that leaves the plan folder; copy the file into it")
+        size = path.stat().st_size
+        if size != wanted.bytes:
+            raise PlanError(f"{path} has {size} bytes where the manifest lists {wanted.bytes}; export the plan again")
+        if describe_member(path).sha256 != wanted.sha256:
+            raise PlanError(f"{path} has changed since the export (its SHA-256 differs); export the plan again")
+
+
+def describe_member(path: Path) -> Member:
+    """Size and SHA-256 of a file, as the manifest lists them."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
+            size += len(chunk)
+    return Member(size, digest.hexdigest())
+
+
+def _read_manifest(folder: Path) -> bytes:
+    if not folder.is_dir():
+        raise PlanError(f"no plan folder at {folder}; name one with --engine, or make one with hieramp-export")
+    try:
+        return (folder / MANIFEST).read_bytes()
+    except OSError as error:
+        reason = error.strerror or error
+        raise PlanError(f"{folder} is no plan: cannot read its {MANIFEST} ({reason}); export it again") from None

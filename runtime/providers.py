@@ -1,0 +1,84 @@
+"""Execution providers of ONNX Runtime by the short names of --provider."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from hieramp.runtime.errors import ProviderError
+
+
+@dataclass(frozen=True)
+class Provider:
+    """ONNX Runtime's name of a provider, where its memory is, and the extra of this package that installs it."""
+
+    full_name: str
+    device: str
+    extra: str
+
+
+PROVIDERS = {
+    "cpu": Provider("CPUExecutionProvider", "cpu", "cpu"),
+    "openvino": Provider("OpenVINOExecutionProvider", "cpu", "openvino"),
+    "cuda": Provider("CUDAExecutionProvider", "cuda", "gpu"),
+    "tensorrt": Provider("TensorrtExecutionProvider", "cuda", "gpu"),
+    "nv_tensorrt_rtx": Provider("NvTensorRTRTXExecutionProvider", "cuda", "gpu"),
+}
+_OPENVINO_PLUGIN = "onnxruntime_ep_openvino"
+
+
+def find_provider(name: str) -> Provider:
+    """The provider of that short name; a ProviderError lists what is there and how to install the rest."""
+    if name not in PROVIDERS:
+        raise ProviderError(f"provider must be one of {', '.join(PROVIDERS)}, got {name!r}")
+    provider = PROVIDERS[name]
+    if name == "openvino":
+        _register_openvino()
+    available = _available()
+    if provider.full_name not in available:
+        there = ", ".join(short for short, other in PROVIDERS.items() if other.full_name in available)
+        raise ProviderError(f"provider {name!r} is not available here (available: {there}); install it with "
+                            f"pip install 'hieramp[{provider.extra}]'")
+    return provider
+
+
+def select_provider(options: Any, provider: Provider) -> list[str] | None:
+    """Make session options use a provider; what is returned goes to the session as its list of providers."""
+    plugged = _plugged_devices(provider)
+    if plugged:
+        options.add_provider_for_devices(plugged[:1], {})
+        return None
+    fallbacks = ["CUDAExecutionProvider"] if provider.device == "cuda" else []
+    wanted = [provider.full_name, *fallbacks, "CPUExecutionProvider"]
+    return [name for name in dict.fromkeys(wanted) if name in _available()]
+
+
+def _available() -> list[str]:
+    import onnxruntime
+
+    return list(onnxruntime.get_available_providers())
+
+
+def _plugged_devices(provider: Provider) -> list[Any]:
+    """Processors that a provider loaded from a plug-in library offers; none where it is built in."""
+    import onnxruntime
+
+    if provider.full_name != PROVIDERS["openvino"].full_name or not hasattr(onnxruntime, "get_ep_devices"):
+        return []
+    cpu = onnxruntime.OrtHardwareDeviceType.CPU
+    return [d for d in onnxruntime.get_ep_devices() if d.ep_name == provider.full_name and d.device.type == cpu]
+
+
+def _register_openvino() -> None:
+    """Load OpenVINO's plug-in library where its package is installed; ONNX Runtime takes a library only once."""
+    import onnxruntime
+
+    if PROVIDERS["openvino"].full_name in _available():
+        return
+    try:
+        library = import_module(_OPENVINO_PLUGIN).get_library_path()
+    except ImportError:
+        return
+    try:
+        onnxruntime.register_execution_provider_library("hieramp_openvino", library)
+    except Exception as error:  # ONNX Runtime's errors share no base but Exception
+        raise ProviderError(f"provider 'openvino' does not load ({error}); reinstall {_OPENVINO_PLUGIN}") from error

@@ -1,0 +1,248 @@
+"""hieramp-run from options to files, and every bad input: one line, exit code 2, nothing written."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from hieramp.runtime import cli
+from hieramp.runtime.cli import main
+from hieramp.runtime.errors import HierampError
+from hieramp.runtime.job import shipped_plan
+from hieramp.runtime.plan import Plan
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def run(plan: Plan, out: Path) -> Run:
+    """Runs the command on the tiny plan with one thread; later options win."""
+    def invoke(*options: str | Path) -> Result:
+        arguments = ["--engine", plan.folder, "--out", out, "--threads", "1", "--ipc", "2", *options]
+        return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="hieramp-run")
+
+    return invoke
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_dataset_is_written_and_reported(run: Run, out: Path, plan: Plan) -> None:
+    result = run()
+    assert result.exit_code == 0, result.output
+    assert f"8 pictures of 4 classes in {out} (" in result.stdout and "images/s)" in result.stdout
+    assert f"contact sheet: {out / 'contact_sheet.png'}" in result.stdout
+    pictures = {f"{folder}/0000{i}.png" for folder in ("ant", "bee", "big_cat", "dog") for i in (0, 1)}
+    assert set(files(out)) == pictures | {"classes.json", "dataset.json", "contact_sheet.png"}
+    with Image.open(out / "ant" / "00000.png") as picture:
+        assert (picture.size, picture.mode) == ((8, 8), "RGB")
+    assert json.loads((out / "classes.json").read_text())[2] == {"folder": "big_cat", "index": 2, "name": "big cat"}
+    record = json.loads((out / "dataset.json").read_text())
+    expected = {
+        "format": "hieramp-dataset", "complete": True, "plan": "tiny", "plan_sha256": plan.digest, "seed": 0, "ipc": 2,
+        "classes": [0, 1, 2, 3], "batch_size": 20, "image_side": 8, "provider": "cpu", "pictures": 8,
+        "settings": {"cfg": [4] * 4, "beta": [0, 5, 5, 5], "rho": [0.5] * 4, "top_k": 6, "top_p": 0.95},
+    }
+    assert {key: record[key] for key in expected} == expected
+    assert record["versions"]["numpy"] == np.__version__
+
+
+def test_json_is_one_line_and_nothing_else(run: Run, out: Path) -> None:
+    result = run("--json", "--classes", "bee,dog")
+    report = json.loads(result.stdout)
+    assert result.stderr == "" and result.stdout.count("\n") == 1
+    assert (report["pictures"], report["classes"], report["out"]) == (4, 2, str(out))
+    assert report["images_per_second"] > 0
+
+
+def test_pictures_do_not_depend_on_order_or_company(run: Run, tmp_path: Path) -> None:
+    options = ("--batch-size", "3", "--seed", "7")
+    run(*options, "--out", tmp_path / "a", "--classes", "dog,ant,bee", "--ipc", "3")
+    run(*options, "--out", tmp_path / "b", "--classes", "2-3")
+    both = [files(tmp_path / name) for name in "ab"]
+    assert both[0]["dog/00000.png"] == both[1]["dog/00000.png"]
+    assert both[0]["dog/00001.png"] == both[1]["dog/00001.png"]
+    assert both[0]["dog/00000.png"] != both[0]["dog/00001.png"]
+    run(*options, "--out", tmp_path / "c", "--classes", "bee,ant,dog", "--ipc", "3")
+    assert files(tmp_path / "c") == both[0]
+
+
+def test_options_reach_the_settings(run: Run, out: Path) -> None:
+    result = run("--cfg", "1,2,3,4", "--beta", "1,2,3", "--rho", "0.25", "--top-k", "3", "--top-p", "0.5",
+                 "--save-size", "16", "--batch-size", "2", "--seed", "9")
+    assert result.exit_code == 0, result.output
+    record = json.loads((out / "dataset.json").read_text())
+    expected = {"cfg": [1, 2, 3, 4], "beta": [0, 1, 2, 3], "rho": [0.25] * 4, "top_k": 3, "top_p": 0.5}
+    assert record["settings"] == expected
+    assert (record["seed"], record["batch_size"], record["image_side"]) == (9, 2, 16)
+    with Image.open(out / "dog" / "00001.png") as picture:
+        assert picture.size == (16, 16)
+    assert json.loads((out / "classes.json").read_text())[3]["folder"] == "dog"
+
+
+def test_no_amplify_turns_every_beta_off(run: Run, out: Path) -> None:
+    assert run("--no-amplify").exit_code == 0
+    assert json.loads((out / "dataset.json").read_text())["settings"]["beta"] == [0, 0, 0, 0]
+
+
+def assert_refused(result: Result, message: str) -> None:
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("hieramp-run: error: ") and result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--engine", "/no/such.plan"], "no plan folder at /no/such.plan"),
+    (["--classes", "ant,bea"], "class 'bea' does not exist; did you mean 'bee'"),
+    (["--classes", "9,"], "class 9 does not exist"),
+    (["--ipc", "0"], "Invalid value for '--ipc': 0 is not in the range"),
+    (["--ipc", "many"], "'many' is not a valid integer"),
+    (["--seed", "-1"], "Invalid value for '--seed'"),
+    (["--batch-size", "0"], "Invalid value for '--batch-size'"),
+    (["--provider", "abacus"], "'abacus' is not one of 'cpu'"),
+    (["--provider", "nv_tensorrt_rtx"], "provider 'nv_tensorrt_rtx' is not available here"),
+    (["--cfg", "1,x"], "Invalid value for '--cfg': '1,x' is not a number"),
+    (["--cfg", "1,2"], "cfg takes one value, three (coarse, middle, fine) or 4 (one a scale), got 2: 1,2"),
+    (["--cfg", "nan"], "cfg must be finite, got nan"),
+    (["--beta", "1,1,1,1"], "beta must be 0 at scale 0"),
+    (["--beta", "5", "--no-amplify"], "contradicts --no-amplify"),
+    (["--rho", "2"], "rho must lie in (0, 1], got 2"),
+    (["--top-p", "0"], "top_p must lie in (0, 1], got 0"),
+    (["--top-k", "99"], "top_k must be from 1 to 8"),
+    (["--save-size", "0"], "Invalid value for '--save-size'"),
+    (["--colour"], "No such option"),
+    (["stray"], "unexpected extra argument"),
+    (["--out", "/dev/null/x"], "cannot write to /dev/null/x: /dev/null is not a folder"),
+    (["--out", "/proc/hieramp"], "cannot write to /proc/hieramp"),
+])
+def test_bad_input_is_one_line_and_leaves_nothing(run: Run, tmp_path: Path, options: list[str], message: str) -> None:
+    if options[-1].startswith("/proc") and not Path("/proc/self").exists():
+        pytest.skip("needs /proc")
+    assert_refused(run(*options), message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def broken(plan: Plan, tmp_path: Path) -> Path:
+    """A copy of the tiny plan, to be damaged."""
+    return Path(shutil.copytree(plan.folder, tmp_path / "broken.plan"))
+
+
+def test_a_changed_byte_is_refused(run: Run, broken: Path, out: Path) -> None:
+    data = bytearray((broken / "decoder.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (broken / "decoder.onnx").write_bytes(data)
+    assert_refused(run("--engine", broken), "decoder.onnx has changed since the export")
+    assert not out.exists()
+
+
+def test_a_newer_schema_is_refused(run: Run, broken: Path, out: Path,
+                                   edit_manifest: Callable[..., None]) -> None:
+    edit_manifest(broken, lambda values: values.update(schema_version=2))
+    assert_refused(run("--engine", broken), "schema_version is 2, newer than the 1 this hieramp reads; upgrade")
+    assert not out.exists()
+
+
+def test_an_error_of_the_system_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device", "out/dog/00000.png")
+
+    monkeypatch.setattr(cli, "run_job", fail)
+    assert_refused(run(), "No space left on device: out/dog/00000.png")
+
+
+def test_a_message_of_several_lines_is_joined(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise HierampError("ONNX Runtime failed:\n  at node 3\n")
+
+    monkeypatch.setattr(cli, "run_job", fail)
+    assert_refused(run(), "ONNX Runtime failed: at node 3")
+
+
+def test_an_interrupt_is_no_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "run_job", interrupt)
+    result = run()
+    assert (result.exit_code, result.stderr.strip()) == (130, "hieramp-run: interrupted")
+
+
+def test_a_folder_of_something_else_is_left_alone(run: Run, out: Path) -> None:
+    out.mkdir()
+    (out / "thesis.txt").write_text("years of work")
+    for options in ([], ["--overwrite"]):
+        assert_refused(run(*options), "is not empty and holds no dataset of this tool")
+    assert files(out) == {"thesis.txt": b"years of work"}
+
+
+def test_the_same_dataset_is_written_again(run: Run, out: Path) -> None:
+    run()
+    before = files(out)
+    (out / "ant" / "00000.png").unlink()
+    assert run().exit_code == 0
+    assert files(out) == before
+
+
+def test_another_dataset_is_replaced_only_when_told(run: Run, out: Path) -> None:
+    run("--ipc", "3")
+    (out / "ant" / "notes.txt").write_text("mine")
+    before = files(out)
+    assert_refused(run("--classes", "ant,dog", "--seed", "1"), "holds a dataset of another seed and ipc and classes")
+    assert files(out) == before
+    assert run("--classes", "ant,dog", "--seed", "1", "--overwrite").exit_code == 0
+    after = set(files(out)) - {"classes.json", "dataset.json", "contact_sheet.png"}
+    assert after == {"ant/00000.png", "ant/00001.png", "ant/notes.txt", "dog/00000.png", "dog/00001.png"}
+    assert not (out / "bee").exists()
+
+
+def test_overwriting_never_leaves_the_folder(run: Run, out: Path, tmp_path: Path) -> None:
+    run()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "00000.png").write_bytes(b"precious")
+    (out / "classes.json").write_text(json.dumps([{"folder": "../elsewhere"}, {"folder": ".."}, {"folder": 3}, 4]))
+    assert run("--seed", "1", "--overwrite").exit_code == 0
+    assert (tmp_path / "elsewhere" / "00000.png").read_bytes() == b"precious"
+
+
+def test_an_interrupted_dataset_says_it_is_not_complete(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("hieramp.runtime.job.write_contact_sheet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run().exit_code == 130
+    assert json.loads((out / "dataset.json").read_text())["complete"] is False
+    assert run().exit_code == 0
+    assert json.loads((out / "dataset.json").read_text())["complete"] is True
+
+
+def test_help_shows_the_class_language() -> None:
+    result = CliRunner().invoke(main, ["--help"])
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    for words in ("the first hundred classes", "3,17,40-49", "golden retriever", "n02102040", "imagewoof", "@FILE"):
+        assert words in text
+
+
+def test_the_shipped_plan_is_package_data() -> None:
+    pytest.importorskip("hieramp.engines")
+    assert shipped_plan().name == "var_cifar10.plan"
+
+
+def test_the_command_loads_nothing_heavy() -> None:
+    heavy = {"torch", "onnx", "onnxruntime", "matplotlib", "scipy", "hieramp_ref", "hieramp.export"}
+    code = f"import sys, hieramp.runtime, hieramp.runtime.cli; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,86 @@
+"""Execution providers, and how many threads the CPU one gets."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from hieramp.runtime import cores
+from hieramp.runtime.cores import usable_cores
+from hieramp.runtime.errors import ProviderError
+from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from hieramp.runtime.plan import Plan
+from hieramp.runtime.providers import find_provider, select_provider
+
+
+def test_the_cpu_is_always_there() -> None:
+    provider = find_provider("cpu")
+    assert (provider.full_name, provider.device) == ("CPUExecutionProvider", "cpu")
+    assert select_provider(onnxruntime.SessionOptions(), provider) == ["CPUExecutionProvider"]
+
+
+def test_an_unknown_provider_is_named() -> None:
+    with pytest.raises(ProviderError, match=r"provider must be one of cpu, openvino, .*, got 'abacus'"):
+        find_provider("abacus")
+
+
+@pytest.mark.parametrize(("name", "full_name", "extra"), [
+    ("cuda", "CUDAExecutionProvider", "gpu"), ("tensorrt", "TensorrtExecutionProvider", "gpu"),
+    ("nv_tensorrt_rtx", "NvTensorRTRTXExecutionProvider", "gpu"),
+])
+def test_a_missing_provider_names_its_extra(plan: Plan, monkeypatch: pytest.MonkeyPatch, name: str, full_name: str,
+                                            extra: str) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    message = rf"provider '{name}' is not available here \(available: cpu\); .* pip install 'hieramp\[{extra}\]'"
+    with pytest.raises(ProviderError, match=message):
+        OnnxRuntimeBackend.open(plan, provider=name)
+    available = [full_name, "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    wanted = list(dict.fromkeys(available))
+    assert select_provider(onnxruntime.SessionOptions(), find_provider(name)) == wanted
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxruntime_ep_openvino") is not None, reason="OpenVINO is installed")
+def test_openvino_is_refused_where_its_package_is_missing() -> None:
+    with pytest.raises(ProviderError, match=r"hieramp\[openvino\]"):
+        find_provider("openvino")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("onnxruntime_ep_openvino") is None,
+                    reason="needs OpenVINO: pip install '.[openvino]'")
+def test_openvino_loads_once_and_again(plan: Plan) -> None:
+    for _ in range(2):
+        with OnnxRuntimeBackend.open(plan, provider="openvino", threads=1) as backend:
+            image_B3SS = backend.decode(np.zeros((1, 2, 4, 4), np.float32))
+        np.testing.assert_allclose(image_B3SS, np.full((1, 3, 8, 8), 0.5), atol=1e-6)
+
+
+def write_siblings(topology: Path, siblings: list[str]) -> None:
+    for processor, text in enumerate(siblings):
+        (topology / f"cpu{processor}" / "topology").mkdir(parents=True)
+        (topology / f"cpu{processor}" / "topology" / "thread_siblings_list").write_text(f"{text}\n")
+
+
+@pytest.mark.parametrize(("allowed", "quota", "expected"), [
+    ({0, 1, 2, 3}, "max 100000", 2),
+    ({0, 2}, "max 100000", 1),
+    ({0, 1, 2, 3}, "50000 100000", 1),
+    ({0, 1, 2, 3}, "150000 100000", 2),
+    ({0, 1}, None, 2),
+])
+def test_hyper_threads_affinity_and_quota_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: set[int],
+                                                quota: str | None, expected: int) -> None:
+    monkeypatch.setattr(cores, "_allowed_processors", lambda: allowed)
+    monkeypatch.setattr(cores.os, "cpu_count", lambda: 64)
+    write_siblings(tmp_path, ["0,2", "1,3", "0,2", "1,3"])
+    if quota:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    assert usable_cores(tmp_path, tmp_path / "cpu.max") == expected
+
+
+def test_an_unknown_topology_counts_every_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cores, "_allowed_processors", lambda: {0, 1, 2})
+    monkeypatch.setattr(cores.os, "cpu_count", lambda: 64)
+    assert usable_cores(tmp_path, tmp_path / "cpu.max") == 3
