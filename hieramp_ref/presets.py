@@ -20,10 +20,10 @@ PRESETS: dict[str, ModelSpec] = {
     "var_d36": _var(36, SIDES_512, shared_adaln=True),
     "var_cifar10": ModelSpec(
         VqvaeSpec(
-            vocab_size=1024, z_channels=16, channels=48, channel_multipliers=(1, 2, 4), residual_blocks=1,
+            vocab_size=1024, z_channels=16, channels=48, channel_multipliers=(1, 2, 2), residual_blocks=1,
             norm_groups=16, patch_sides=(1, 2, 3, 4, 6, 8),
         ),
-        VarSpec(depth=8, width=256, heads=8, num_classes=10, class_token_scales=(0, 1, 2, 3, 4, 5)),
+        VarSpec(depth=6, width=256, heads=4, num_classes=10, class_token_scales=(0, 1, 2, 3, 4, 5)),
     ),
 }
 
