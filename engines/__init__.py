@@ -1,0 +1,1 @@
+"""Plans that ship with the package: data, no code."""

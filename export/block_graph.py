@@ -1,0 +1,144 @@
+"""One transformer block as nodes: attention over cached and present keys with amplification, then feed-forward."""
+
+import math
+from dataclasses import dataclass
+
+from hieramp.export.graph import DOMAIN, GraphBuilder
+from hieramp.export.layers import linear, modulated_norm, rows
+from hieramp_ref.spec import VarSpec
+from hieramp_ref.transformer import MAX_LOG_SCALE
+
+NORM_FLOOR = 1e-12
+
+
+@dataclass(frozen=True)
+class BlockContext:
+    """What all blocks of a step share; values are names in the graph, empty where the model has no class tokens."""
+
+    spec: VarSpec
+    type_name: str
+    amplified_blocks: tuple[int, ...]
+    tokens: str
+    class_token: str = ""
+    beta: str = ""
+    select_count: str = ""
+
+
+@dataclass(frozen=True)
+class BlockValues:
+    """What a block leaves: the residual stream, its new cache entries, and a saliency map where it amplifies."""
+
+    x_RnC: str
+    new_kv: str
+    saliency_Rl: str | None
+
+
+def transformer_block(
+    g: GraphBuilder, context: BlockContext, index: int, x_RnC: str, adaln: list[str], past_kv: str
+) -> BlockValues:
+    """A block; `adaln` are its six vectors [R, 1, C], `past_kv` is [past, 2, R, H, D]."""
+    spec, key = context.spec, f"var.blocks.{index}"
+    gamma1, gamma2, scale1, scale2, shift1, shift2 = adaln
+    normed = modulated_norm(g, x_RnC, scale1, shift1, spec.width, spec.norm_eps)
+    attended, new_kv, saliency = _attention(g, context, index, normed, past_kv)
+    x_RnC = g.op("Add", x_RnC, g.op("Mul", g.cast(attended, "float32"), gamma1))
+    normed = modulated_norm(g, x_RnC, scale2, shift2, spec.width, spec.norm_eps)
+    hidden = linear(g, rows(g, g.cast(normed, context.type_name), spec.width), f"{key}.ffn.fc1", context.type_name)
+    hidden = g.op("Gelu", hidden, approximate="tanh")
+    out = _as_sequence(g, linear(g, hidden, f"{key}.ffn.fc2", context.type_name), x_RnC, spec.width)
+    x_RnC = g.op("Add", x_RnC, g.op("Mul", g.cast(out, "float32"), gamma2))
+    return BlockValues(x_RnC, new_kv, saliency)
+
+
+def _attention(
+    g: GraphBuilder, context: BlockContext, index: int, x_RnC: str, past_kv: str
+) -> tuple[str, str, str | None]:
+    """Projected attention [R, n, C], this scale's spatial keys and values [l, 2, R, H, D], a saliency map."""
+    spec, key = context.spec, f"var.blocks.{index}.attn"
+    q_RHnD, kv_n2RHD = _queries_keys_values(g, context, key, x_RnC)
+    new_kv = g.slice(kv_n2RHD, 0, g.const([0]), context.tokens) if context.class_token else kv_n2RHD
+    k_RHDm, v_RHmD = _keys_values(g, g.op("Concat", past_kv, kv_n2RHD, axis=0))
+    if not context.class_token:
+        out, saliency = _attend(g, context, q_RHnD, k_RHDm, v_RHmD), None
+    else:
+        out, saliency = _attend_with_class_token(g, context, index, q_RHnD, k_RHDm, v_RHmD, g.shape(past_kv, 0, 1))
+    flat = rows(g, g.op("Transpose", out, perm=[0, 2, 1, 3]), spec.width)
+    return _as_sequence(g, linear(g, flat, f"{key}.proj", context.type_name), x_RnC, spec.width), new_kv, saliency
+
+
+def _attend_with_class_token(
+    g: GraphBuilder, context: BlockContext, index: int, q_RHnD: str, k_RHDm: str, v_RHmD: str, past: str
+) -> tuple[str, str | None]:
+    """Attention of spatial queries over everything, and of the class token's over its own scale, [R, H, n, D]."""
+    zero, end = g.const([0]), g.const([2**62])
+    q_spatial, q_class = g.slice(q_RHnD, 2, zero, context.tokens), g.slice(q_RHnD, 2, context.tokens, end)
+    k_own, v_own = g.slice(k_RHDm, 3, past, end), g.slice(v_RHmD, 2, past, end)
+    bias, own_bias, saliency = None, None, None
+    if index in context.amplified_blocks:
+        own_bias, saliency = _amplification(g, context, q_class, k_own)
+        bias = g.op("Pad", own_bias, g.op("Concat", past, zero, axis=0), "", g.const([3]), mode="constant")
+    spatial = _attend(g, context, q_spatial, k_RHDm, v_RHmD, bias)
+    own = _attend(g, context, q_class, k_own, v_own, own_bias)
+    return g.op("Concat", spatial, own, axis=2), saliency
+
+
+def _amplification(g: GraphBuilder, context: BlockContext, q_class: str, k_own_RHDn: str) -> tuple[str, str]:
+    """Bias [R, 1, 1, n] on this scale's keys (zero on the class token's own), and the saliency map [R, l]."""
+    keys = g.op("Transpose", g.slice(k_own_RHDn, 3, g.const([0]), context.tokens), perm=[0, 1, 3, 2])
+    bias, saliency = g.ops("SaliencyBias", 2, q_class, keys, context.beta, context.select_count, domain=DOMAIN)
+    pads = g.op("Concat", g.const([0]), g.shape(context.class_token, 0, 1), axis=0)
+    return g.op("Pad", bias, pads, "", g.const([3]), mode="constant"), saliency
+
+
+def _attend(
+    g: GraphBuilder, context: BlockContext, q_RHqD: str, k_RHDm: str, v_RHmD: str, bias: str | None = None
+) -> str:
+    """softmax(q k + bias) v with the softmax in float32, [R, H, q, D]."""
+    logits = g.cast(g.op("MatMul", q_RHqD, k_RHDm), "float32")
+    logits = logits if bias is None else g.op("Add", logits, bias)
+    attention = g.cast(g.op("Softmax", logits, axis=-1), context.type_name)
+    return g.op("MatMul", attention, v_RHmD)
+
+
+def _queries_keys_values(g: GraphBuilder, context: BlockContext, key: str, x_RnC: str) -> tuple[str, str]:
+    """Scaled queries [R, H, n, D], and keys with values [n, 2, R, H, D], both in the plan's precision."""
+    spec, T = context.spec, context.type_name
+    zero_k_bias = g.op("Expand", g.cast(g.const([0], "float32"), T), g.const([spec.width]))
+    bias = g.op("Concat", g.weight(f"{key}.q_bias", T), zero_k_bias, g.weight(f"{key}.v_bias", T), axis=0)
+    flat = g.op("Gemm", rows(g, g.cast(x_RnC, T), spec.width), g.weight(f"{key}.mat_qkv.weight", T), bias, transB=1)
+    shape = g.op("Concat", g.shape(x_RnC, 0, 2), g.const([3, spec.heads, spec.head_width]), axis=0)
+    q, k, v = g.ops("Split", 3, g.op("Reshape", flat, shape), axis=2, num_outputs=3)
+    q, k = g.cast(q, "float32"), g.cast(k, "float32")
+    if spec.qk_l2_norm:
+        q, k = _normalised(g, q), _normalised(g, k)
+    q = g.cast(g.op("Mul", q, _query_scale(g, spec, key)), T)
+    kv_Rn2HD = g.op("Concat", g.cast(k, T), v, axis=2)
+    q_RHnD = g.op("Squeeze", g.op("Transpose", q, perm=[0, 3, 1, 2, 4]), g.const([3]))
+    return q_RHnD, g.op("Transpose", kv_Rn2HD, perm=[1, 2, 0, 3, 4])
+
+
+def _query_scale(g: GraphBuilder, spec: VarSpec, key: str) -> str:
+    """The factor of the queries, [1, 1, 1, H, 1] or [1]."""
+    if not spec.qk_l2_norm:
+        return g.const([0.25 / math.sqrt(spec.head_width)], "float32")
+    limit = g.const([MAX_LOG_SCALE], "float32")
+    scale = g.op("Exp", g.op("Min", g.weight(f"{key}.scale_mul_1H11", "float32"), limit))
+    return g.op("Reshape", scale, g.const([1, 1, 1, spec.heads, 1]))
+
+
+def _normalised(g: GraphBuilder, x: str) -> str:
+    """x over its Euclidean length along the last axis."""
+    length = g.op("ReduceL2", x, g.const([-1]), keepdims=1)
+    return g.op("Div", x, g.op("Max", length, g.const([NORM_FLOOR], "float32")))
+
+
+def _keys_values(g: GraphBuilder, kv_m2RHD: str) -> tuple[str, str]:
+    """Keys [R, H, D, m] and values [R, H, m, D] of a sequence-major cache."""
+    k, v = g.ops("Split", 2, kv_m2RHD, axis=1, num_outputs=2)
+    k, v = g.op("Squeeze", k, g.const([1])), g.op("Squeeze", v, g.const([1]))
+    return g.op("Transpose", k, perm=[1, 2, 3, 0]), g.op("Transpose", v, perm=[1, 2, 0, 3])
+
+
+def _as_sequence(g: GraphBuilder, rows_nC: str, like_RnC: str, width: int) -> str:
+    """Rows [R * n, C] in the shape [R, n, C] of a value."""
+    return g.op("Reshape", rows_nC, g.op("Concat", g.shape(like_RnC, 0, 2), g.const([width]), axis=0))

@@ -1,0 +1,190 @@
+"""Write a plan: weight file, graphs, manifest, then the parity gate, in a folder that appears only when all is well."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import mkdtemp
+
+import onnx
+from torch import Tensor
+
+from hieramp.export.condition_graph import condition_graph
+from hieramp.export.decoder_graph import decoder_graph
+from hieramp.export.errors import ExportError
+from hieramp.export.gate import parity_gate
+from hieramp.export.scale_constants import scale_constants
+from hieramp.export.step_graph import Dimensions, static_dimensions, step_graph
+from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor, write_weights
+from hieramp.runtime.contract import MANIFEST, WEIGHTS
+from hieramp.runtime.manifest import (
+    SCHEMA_VERSION,
+    Amplification,
+    ClassList,
+    GraphSpec,
+    Manifest,
+    ModelShape,
+    Parity,
+    Sampling,
+    StaticScales,
+    TensorSpec,
+    manifest_json,
+)
+from hieramp.runtime.plan import describe_member
+from hieramp_ref.settings import Settings
+from hieramp_ref.spec import ModelSpec
+from hieramp_ref.var import Var
+from hieramp_ref.vqvae import Vqvae
+
+_TYPE_NAMES = {1: "float32", 7: "int64", 10: "float16", 16: "bfloat16"}
+_TRAINING_ONLY = ("class_head.", "encoder.", "quant_conv.")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a plan is written; `keep_training_weights` adds the encoder and the class head, which no graph reads."""
+
+    name: str
+    precision: str = "fp32"
+    static_scales: bool = False
+    static_batch: int = 1
+    trace_outputs: bool = False
+    keep_training_weights: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in COMPUTE_TYPES:
+            raise ExportError(f"precision must be one of {', '.join(COMPUTE_TYPES)}, got {self.precision!r}")
+
+
+def export_plan(
+    var: Var, vqvae: Vqvae, settings: Settings, classes: ClassList, options: ExportOptions, out: Path
+) -> Parity:
+    """Write the plan folder `out`, replacing an older plan there; it fails, and leaves `out` as it was, past the gate.
+
+    `var` must carry class tokens exactly where the plan shall (none for plain VAR).
+    """
+    with _folder_in_one_step(out) as folder:
+        stored = write_weights(folder / WEIGHTS, plan_tensors(var, vqvae, options), options.precision)
+        graphs = _write_graphs(folder, var.spec, stored, settings, options)
+        manifest = _manifest(folder, var.spec, settings, classes, options, graphs)
+        (folder / MANIFEST).write_text(manifest_json(manifest))
+        parity = parity_gate(folder, var, vqvae, settings, options.precision)
+        (folder / MANIFEST).write_text(manifest_json(replace(manifest, parity=parity)))
+    return parity
+
+
+def plan_tensors(var: Var, vqvae: Vqvae, options: ExportOptions) -> dict[str, Tensor]:
+    """Everything the weight file holds: both models in the published layout, and the constants of the scales."""
+    tensors = {f"var.{k}": v for k, v in var.state_dict().items()}
+    tensors |= {f"vae.{k}": v for k, v in vqvae.state_dict().items()}
+    if not options.keep_training_weights:
+        tensors = {k: v for k, v in tensors.items() if not k.split(".", 1)[1].startswith(_TRAINING_ONLY)}
+    return tensors | scale_constants(var)
+
+
+def _write_graphs(
+    folder: Path, spec: ModelSpec, stored: dict[str, StoredTensor], settings: Settings, options: ExportOptions
+) -> dict[str, GraphSpec]:
+    def step(name: str, dimensions: Dimensions) -> onnx.ModelProto:
+        return step_graph(spec, stored, options.precision, dimensions, settings.blocks, trace=options.trace_outputs,
+                          name=name)
+
+    models = {
+        "condition": condition_graph(spec, stored, options.precision, Dimensions()),
+        "scale_step": step("scale_step", Dimensions()),
+        "decoder": decoder_graph(spec.vqvae, stored, options.precision, Dimensions()),
+    }
+    if options.static_scales:
+        models |= {n: step(n, static_dimensions(spec, k, options.static_batch))
+                   for k, n in enumerate(_static_names(spec))}
+    for name, model in models.items():
+        path = folder / f"{name}.onnx"
+        path.write_bytes(model.SerializeToString())
+        onnx.checker.check_model(str(path), full_check=False)
+    return {name: _graph_spec(f"{name}.onnx", models[name]) for name in ("condition", "scale_step", "decoder")}
+
+
+def _static_names(spec: ModelSpec) -> list[str]:
+    return [f"scale_{k:02d}" for k in range(spec.scale_count)]
+
+
+def _manifest(
+    folder: Path, spec: ModelSpec, settings: Settings, classes: ClassList, options: ExportOptions,
+    graphs: dict[str, GraphSpec],
+) -> Manifest:
+    static = [f"{name}.onnx" for name in _static_names(spec)] if options.static_scales else []
+    files = [WEIGHTS, *(graph.file for graph in graphs.values()), *static]
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=options.name,
+        precision=options.precision,
+        model=_model_shape(spec),
+        cache_type=COMPUTE_TYPES[options.precision],
+        amplification=_amplification(spec, settings),
+        sampling=Sampling(_one_cfg(settings), min(settings.top_k or spec.vqvae.vocab_size, spec.vqvae.vocab_size),
+                          settings.top_p if 0 < settings.top_p < 1 else 1.0),
+        classes=classes,
+        trace_outputs=options.trace_outputs,
+        graphs=graphs,
+        static_scales=StaticScales(options.static_batch, tuple(static)) if static else None,
+        members={file: describe_member(folder / file) for file in files},
+        producer={package: _version(package) for package in ("hieramp", "torch", "onnx")},
+        parity=None,
+    )
+
+
+def _model_shape(spec: ModelSpec) -> ModelShape:
+    vqvae, var = spec.vqvae, spec.var
+    return ModelShape(vqvae.patch_sides, vqvae.vocab_size, vqvae.z_channels, vqvae.image_side, var.depth, var.width,
+                      var.heads, var.num_classes, vqvae.phi_count, var.class_token_scales)
+
+
+def _amplification(spec: ModelSpec, settings: Settings) -> Amplification | None:
+    if not spec.var.class_token_scales:
+        return None
+    return Amplification(settings.blocks, settings.beta, settings.top_ratio)
+
+
+def _one_cfg(settings: Settings) -> float:
+    if len(set(settings.cfg)) > 1:
+        raise ExportError(f"cfg of a plan is one value, got {list(settings.cfg)}: give one a scale when running it")
+    return settings.cfg[0]
+
+
+def _graph_spec(file: str, model: onnx.ModelProto) -> GraphSpec:
+    return GraphSpec(file, *(tuple(map(_tensor_spec, values)) for values in (model.graph.input, model.graph.output)))
+
+
+def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    shape = tuple(d.dim_param or d.dim_value for d in tensor.shape.dim)
+    return TensorSpec(value.name, _TYPE_NAMES[tensor.elem_type], shape)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+@contextmanager
+def _folder_in_one_step(out: Path) -> Iterator[Path]:
+    """A new folder beside `out` that takes its place at the end, or vanishes on an error."""
+    if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
+        raise ExportError(f"{out} is not empty and no plan: choose another --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise ExportError(f"{out.parent} cannot be written: {error.strerror}") from error
+    try:
+        folder.chmod(0o755)
+        yield folder
+        if out.exists():
+            shutil.rmtree(out)
+        folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
