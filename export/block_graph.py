@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from hieramp.export.graph import DOMAIN, GraphBuilder
 from hieramp.export.layers import linear, modulated_norm, rows
 from hieramp_ref.spec import VarSpec
@@ -103,8 +105,9 @@ def _attend(
 def _queries_keys_values(g: GraphBuilder, context: BlockContext, key: str, x_RnC: str) -> tuple[str, str]:
     """Scaled queries [R, H, n, D], and keys with values [n, 2, R, H, D], both in the plan's precision."""
     spec, T = context.spec, context.type_name
-    zero_k_bias = g.op("Expand", g.cast(g.const([0], "float32"), T), g.const([spec.width]))
-    bias = g.op("Concat", g.weight(f"{key}.q_bias", T), zero_k_bias, g.weight(f"{key}.v_bias", T), axis=0)
+    no_bias = g.const(np.zeros(spec.width), "float32")  # keys have none
+    q_bias, v_bias = g.weight(f"{key}.q_bias", "float32"), g.weight(f"{key}.v_bias", "float32")
+    bias = g.cast(g.op("Concat", q_bias, no_bias, v_bias, axis=0), T)
     flat = g.op("Gemm", rows(g, g.cast(x_RnC, T), spec.width), g.weight(f"{key}.mat_qkv.weight", T), bias, transB=1)
     shape = g.op("Concat", g.shape(x_RnC, 0, 2), g.const([3, spec.heads, spec.head_width]), axis=0)
     q, k, v = g.ops("Split", 3, g.op("Reshape", flat, shape), axis=2, num_outputs=3)

@@ -1,27 +1,80 @@
 """The parity gate of an export: the plan against the reference, with the reference's tokens forced.
 
 Sampling is discontinuous, so logits are compared scale by scale on equal tokens, and the image that they decode to.
-
-The thresholds on logits: fp32 leaves only the order of summation, measured near 1e-5, and must stay below 1e-3. A 16-bit
-product is off by half a unit in the last place, 2^-11 of its size in fp16 and 2^-8 in bf16; over the two roundings of each
-of 2d branches these add up like a random walk. With logits of size S the expected maximum over many is about
-4 S 2^-p sqrt(4 d), which is what the gate allows (p = 11 or 8); images must keep 40 dB in fp16 and 30 dB in bf16.
+`docs/precision.md` derives the thresholds.
 """
 
 import math
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
-from hieramp.export.bfloat16 import emulated_plan
 from hieramp.export.errors import ParityError
+from hieramp.export.observed import observed_plan
 from hieramp.runtime import Drawing, OnnxRuntimeBackend, Plan, draw_batch, resolve_settings
-from hieramp.runtime.backend import StepInputs
+from hieramp.runtime.generate import PictureKey, batch_inputs
 from hieramp.runtime.manifest import Parity
-from hieramp.runtime.uniforms import token_uniforms
 from hieramp_ref.generate import Trace, generate
 from hieramp_ref.settings import Settings
 from hieramp_ref.var import Var
 from hieramp_ref.vqvae import Vqvae
+
+GATE_SEED = 20260611
+GATE_IMAGES = 2
+FP32_LOGITS = 1e-3
+MINIMUM_PSNR_DB = {"fp32": 60.0, "fp16": 40.0, "bf16": 30.0}
+MAXIMUM_PSNR_DB = 200.0  # stands for equal images: a manifest holds finite numbers
+_ROUNDING = {"fp16": 2.0**-11, "bf16": 2.0**-8}
+
+
+def logits_threshold(precision: str, depth: int, logits_peak: float) -> float:
+    """Largest error a logit may have: fixed in fp32, else the expected extreme of a random walk of roundings."""
+    if precision == "fp32":
+        return FP32_LOGITS
+    return 4 * logits_peak * _ROUNDING[precision] * math.sqrt(4 * depth)
+
+
+def parity_gate(plan: Plan, var: Var, vqvae: Vqvae, settings: Settings) -> Parity:
+    """Compare a plan with the reference and give the figures; a ParityError names the scale or the image past it."""
+    keys = [PictureKey(label % var.spec.var.num_classes, 0) for label in range(GATE_IMAGES)]
+    labels_B, uniforms_BL = batch_inputs(keys, plan.manifest.model, GATE_SEED)
+    trace = generate(var, vqvae, torch.from_numpy(labels_B), torch.from_numpy(uniforms_BL), settings)
+    drawing = replay_forced(plan, labels_B, torch.cat(trace.tokens, dim=1).numpy())
+    parity = _figures(trace, drawing, plan.manifest.precision, var.spec.var.depth)
+    _refuse(parity, plan.manifest.precision)
+    return parity
+
+
+def replay_forced(plan: Plan, labels_B: NDArray[np.int64], tokens_BL: NDArray[np.int64]) -> Drawing:
+    """Run a plan on the CPU with its own settings and these tokens forced, logits traced."""
+    uniforms_BL = np.zeros(tokens_BL.shape, np.float32)
+    with observed_plan(plan) as observed, OnnxRuntimeBackend.open(observed) as backend:
+        return draw_batch(backend, observed, resolve_settings(observed.manifest), labels_B, uniforms_BL,
+                          forced_BL=tokens_BL, trace=True)
+
+
+def psnr_db(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """Peak signal-to-noise ratio of images in [0, 1], at most `MAXIMUM_PSNR_DB`."""
+    error = float(np.mean((image.astype(np.float64) - reference) ** 2))
+    return min(MAXIMUM_PSNR_DB, -10 * math.log10(error)) if error > 0 else MAXIMUM_PSNR_DB
+
+
+def _figures(trace: Trace, drawing: Drawing, precision: str, depth: int) -> Parity:
+    errors = [float(np.abs(ours - theirs.numpy()).max()) for ours, theirs in
+              zip(drawing.logits, trace.logits, strict=True)]
+    peak = max(float(logits.abs().max()) for logits in trace.logits)
+    threshold = logits_threshold(precision, depth, peak)
+    psnr = psnr_db(drawing.image_B3SS, trace.image_B3hw.numpy())
+    passed = max(errors) <= threshold and psnr >= MINIMUM_PSNR_DB[precision]
+    return Parity(tuple(errors), psnr, threshold, passed)
+
+
+def _refuse(parity: Parity, precision: str) -> None:
+    for scale, error in enumerate(parity.logits_max_abs):
+        if not error <= parity.threshold:
+            raise ParityError(f"logits of scale {scale} differ from the reference by {error:.3g}, more than the "
+                              f"{parity.threshold:.3g} that {precision} allows: nothing was written")
+    if not parity.passed:
+        raise ParityError(f"images differ from the reference: PSNR {parity.image_psnr_db:.1f} dB, below the "
+                          f"{MINIMUM_PSNR_DB[precision]:.0f} dB that {precision} must keep: nothing was written")

@@ -18,6 +18,7 @@ from hieramp.export.gate import parity_gate
 from hieramp.export.scale_constants import scale_constants
 from hieramp.export.step_graph import Dimensions, static_dimensions, step_graph
 from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor, write_weights
+from hieramp.runtime import Plan
 from hieramp.runtime.contract import MANIFEST, WEIGHTS
 from hieramp.runtime.manifest import (
     SCHEMA_VERSION,
@@ -70,7 +71,7 @@ def export_plan(
         graphs = _write_graphs(folder, var.spec, stored, settings, options)
         manifest = _manifest(folder, var.spec, settings, classes, options, graphs)
         (folder / MANIFEST).write_text(manifest_json(manifest))
-        parity = parity_gate(folder, var, vqvae, settings, options.precision)
+        parity = parity_gate(Plan.open(folder, verify=False), var, vqvae, settings)
         (folder / MANIFEST).write_text(manifest_json(replace(manifest, parity=parity)))
     return parity
 

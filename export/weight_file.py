@@ -56,6 +56,7 @@ def write_weights(path: Path, tensors: dict[str, Tensor], precision: str) -> dic
             raise ExportError(f"{key} has values that {precision} cannot hold (or that are not finite): "
                               "export with --precision bf16 or fp32")
     save_file(stored, path)
+    path.chmod(0o644)  # safetensors makes files that only their owner can read
     return read_layout(path)
 
 

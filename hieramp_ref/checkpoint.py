@@ -57,6 +57,14 @@ def with_class_tokens(spec: ModelSpec, scales: tuple[int, ...]) -> ModelSpec:
     return ModelSpec(spec.vqvae, VarSpec(**{k: v for k, v in values.items() if k in VarSpec.__dataclass_fields__}))  # type: ignore[arg-type]
 
 
+def without_class_tokens(var: Var) -> Var:
+    """The same transformer as a plain VAR."""
+    state = {k: v for k, v in var.state_dict().items() if not k.startswith(("cls_tokens.", "class_head."))}
+    plain = Var(with_class_tokens(var.spec, ()))
+    plain.load_state_dict(state)
+    return plain.eval().requires_grad_(False)
+
+
 def save_weights(
     path: Path, *, vqvae: Vqvae | None = None, var: Var | None = None, dtype: torch.dtype | None = None
 ) -> None:

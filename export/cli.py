@@ -1,0 +1,61 @@
+"""`hieramp-export`: checkpoint to plan."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hieramp.runtime.command import OneLineCommand
+
+PathOption = click.Path(path_type=Path)
+
+
+def model_options(command: Any) -> Any:
+    """The options that name a model, shared with `hieramp-parity`."""
+    for option in reversed((
+        click.option("--preset", help="Model by name: var_cifar10 (default, ships with weights), var_d16, var_d20, "
+                                      "var_d24, var_d30, var_d36."),
+        click.option("--config", type=PathOption, help="Model by configuration file (JSON), instead of --preset."),
+        click.option("--var", type=PathOption, help="VAR or HierAmp checkpoint: .pth, trainer .pth or .safetensors."),
+        click.option("--vae", type=PathOption, help="VQVAE checkpoint."),
+        click.option("--settings", type=PathOption, help="Guidance, sampling and amplification defaults (JSON)."),
+    )):
+        command = option(command)
+    return command
+
+
+@click.command("hieramp-export", cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@model_options
+@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or bf16.")
+@click.option("--out", type=PathOption, help="Plan folder [default: engines/NAME.plan].")
+@click.option("--static-scales", is_flag=True, help="Also write one fixed-shape graph a scale.")
+@click.option("--static-batch", type=click.IntRange(min=1), default=1, show_default=True,
+              help="Images a batch of the fixed-shape graphs.")
+@click.option("--trace-outputs", is_flag=True, help="Give logits and saliency maps as outputs of the step graph.")
+@click.option("--class-names", type=PathOption, help="Class names, one a line, for a model of other classes.")
+@click.option("--keep-training-weights", is_flag=True, help="Keep encoder and class head, to train on from the plan.")
+@click.option("--json", "as_json", is_flag=True, help="Print the parity figures as one JSON line.")
+def main(out: Path | None, as_json: bool, precision: str, static_scales: bool, static_batch: int, trace_outputs: bool,
+         keep_training_weights: bool, **source_options: Any) -> None:
+    """Export a model as a plan that hieramp-run draws images from.
+
+    Ends with a comparison to the PyTorch reference; a plan that fails it is not written.
+    """
+    from hieramp.export.model_source import ModelSource, load_model
+    from hieramp.export.plan import ExportOptions, export_plan
+
+    source = ModelSource(**source_options)
+    out = out or Path("engines") / f"{source.name}.plan"
+    options = ExportOptions(source.name, precision, static_scales, static_batch, trace_outputs, keep_training_weights)
+    model = load_model(source)
+    if not model.settings.class_tokens:
+        click.echo("no class tokens: the plan is a plain VAR, amplification is unavailable", err=True)
+    parity = export_plan(model.var, model.vqvae, model.settings, model.classes, options, out)
+    if as_json:
+        click.echo(json.dumps({"plan": str(out)} | asdict(parity)))
+        return
+    click.echo(f"plan: {out} ({precision})")
+    click.echo(f"parity: logits within {max(parity.logits_max_abs):.3g} of the reference "
+               f"(allowed {parity.threshold:.3g}), image PSNR {parity.image_psnr_db:.1f} dB")
