@@ -15,7 +15,7 @@ help:
 	@sed -n 's/^#: //p' Makefile
 
 run: .venv/.run
-	$(BIN)/hieramp-run --ipc 10 --out distilled
+	$(BIN)/hieramp-run --ipc 10 --out distilled --overwrite
 
 setup: .venv/.setup
 

@@ -3,6 +3,8 @@
 Nothing is unpickled but tensors and plain containers (`weights_only=True`).
 """
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,20 +14,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from hieramp_ref.errors import CheckpointError
-from hieramp_ref.spec import ModelSpec, VarSpec
+from hieramp_ref.spec import ModelSpec
 from hieramp_ref.var import Var
 from hieramp_ref.vqvae import Vqvae
 
 _Model = TypeVar("_Model", bound=nn.Module)
+_CLASS_TOKEN = re.compile(r"cls_tokens\.\d+")
 # Buffers of the published modules that are derived from the configuration or only used in training.
 _DERIVED = ("lvl_1L", "attn_bias_for_masking", "zero_k_bias", "ema_vocab_hit_SV")
-# Where trainers put the state dict, outermost first.
-_NESTING = ("trainer", "var_wo_ddp", "vae_local", "state_dict", "model")
+# Where trainers put the state dict of a model, outermost first; the other model's last, so that it is recognised.
+_NESTING = {
+    "var.": ("trainer", "var_wo_ddp", "state_dict", "model", "vae_local"),
+    "vae.": ("trainer", "vae_local", "state_dict", "model", "var_wo_ddp"),
+}
 
 
 def read_state(path: Path, prefix: str) -> dict[str, Tensor]:
     """The weights of one model in a file; `prefix` (`var.` or `vae.`) picks it where the file holds both."""
-    state = _unnest(_read(path))
+    state = _unnest(_read(path), _NESTING[prefix])
     tensors = {k: v for k, v in state.items() if isinstance(v, Tensor) and not k.endswith(_DERIVED)}
     prefixed = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     if not (prefixed or tensors):
@@ -45,7 +51,10 @@ def load_var(path: Path, spec: ModelSpec) -> Var:
     The model's `spec.var.class_token_scales` says which scales carry one.
     """
     state = read_state(path, "var.")
-    scales = tuple(sorted(int(k.split(".")[1]) for k in state if k.startswith("cls_tokens.")))
+    scales = tuple(sorted(int(k.removeprefix("cls_tokens.")) for k in state if _CLASS_TOKEN.fullmatch(k)))
+    if scales and scales[-1] >= spec.scale_count:
+        raise CheckpointError(f"{path} has class tokens at scales {', '.join(map(str, scales))}, but the model has "
+                              f"scales 0..{spec.scale_count - 1}. Likely cause: other patch sides")
     if not scales:
         state = {k: v for k, v in state.items() if not k.startswith("class_head.")}
     return _filled(Var(with_class_tokens(spec, scales)), state, path)
@@ -53,8 +62,7 @@ def load_var(path: Path, spec: ModelSpec) -> Var:
 
 def with_class_tokens(spec: ModelSpec, scales: tuple[int, ...]) -> ModelSpec:
     """The same model carrying class tokens at these scales."""
-    values = spec.to_dict() | {"class_token_scales": scales}
-    return ModelSpec(spec.vqvae, VarSpec(**{k: v for k, v in values.items() if k in VarSpec.__dataclass_fields__}))  # type: ignore[arg-type]
+    return replace(spec, var=replace(spec.var, class_token_scales=scales))
 
 
 def without_class_tokens(var: Var) -> Var:
@@ -88,7 +96,8 @@ def _read(path: Path) -> dict[str, object]:
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path} is damaged or no checkpoint: {_first_line(error)}") from error
     except Exception as error:  # the unpickler raises its own types, some of them private
-        raise CheckpointError(f"{path} cannot be read as weights only: {_first_line(error)}") from error
+        raise CheckpointError(f"{path} cannot be read as weights only: it is no PyTorch file, or holds more than "
+                              "tensors and plain containers") from error
     if not isinstance(state, dict):
         raise CheckpointError(f"{path} holds a {type(state).__name__}, expected a state dict")
     return state
@@ -103,8 +112,8 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _unnest(state: dict[str, object]) -> dict[str, object]:
-    for key in _NESTING:
+def _unnest(state: dict[str, object], nesting: tuple[str, ...]) -> dict[str, object]:
+    for key in nesting:
         inner = state.get(key)
         if isinstance(inner, dict):
             state = inner
@@ -143,10 +152,11 @@ def _likely_cause(expected: dict[str, Tensor], state: dict[str, Tensor]) -> str:
         return ". Likely cause: this is no VAR checkpoint (a VQVAE?)"
     if any(k.startswith("blocks.") for k in state) and "encoder.conv_in.weight" in expected:
         return ". Likely cause: this is a VAR checkpoint, not a VQVAE"
-    for key, what in (("class_emb.weight", "number of classes"), ("pos_1LC", "patch sides"),
-                      ("word_embed.weight", "width or z_channels"), ("quantize.embedding.weight", "codebook")):
+    for key, what in (("word_embed.weight", "another width or z_channels"),
+                      ("class_emb.weight", "another number of classes"), ("pos_1LC", "other patch sides"),
+                      ("quantize.embedding.weight", "another codebook")):
         if key in expected and key in state and expected[key].shape != state[key].shape:
-            return f". Likely cause: another {what}"
+            return f". Likely cause: {what}"
     if ("shared_ada_lin.1.weight" in expected) != ("shared_ada_lin.1.weight" in state):
         return ". Likely cause: one shares AdaLN over the blocks and the other does not (shared_adaln)"
     return ""

@@ -3,6 +3,8 @@
 Module names follow the published checkpoints (`down.0.block.1.conv1`, `mid.attn_1`, `up.4.attn.2`, ...).
 """
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, silu
@@ -28,9 +30,10 @@ class ResidualBlock(nn.Module):
         self.nin_shortcut = nn.Identity() if channels_in == channels_out else nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        h_BChw = self.conv1(silu(self.norm1(x_BChw)))
+        h_BChw: Tensor = self.conv1(silu(self.norm1(x_BChw)))
         h_BChw = self.conv2(silu(self.norm2(h_BChw)))
-        return self.nin_shortcut(x_BChw) + h_BChw
+        shortcut_BChw: Tensor = self.nin_shortcut(x_BChw)
+        return shortcut_BChw + h_BChw
 
 
 class PixelAttention(nn.Module):
@@ -46,7 +49,8 @@ class PixelAttention(nn.Module):
         B, C, h, w = x_BChw.shape
         q_BnC, k_BnC, v_BnC = self.qkv(self.norm(x_BChw)).flatten(2).transpose(1, 2).chunk(3, dim=-1)
         attention_Bnn = torch.softmax(q_BnC @ k_BnC.transpose(1, 2) * C**-0.5, dim=-1)
-        return x_BChw + self.proj_out((attention_Bnn @ v_BnC).transpose(1, 2).reshape(B, C, h, w))
+        attended_BChw: Tensor = self.proj_out((attention_Bnn @ v_BnC).transpose(1, 2).reshape(B, C, h, w))
+        return x_BChw + attended_BChw
 
 
 class Downsample(nn.Module):
@@ -57,7 +61,8 @@ class Downsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        return self.conv(pad(x_BChw, (0, 1, 0, 1)))
+        half_BChw: Tensor = self.conv(pad(x_BChw, (0, 1, 0, 1)))
+        return half_BChw
 
 
 class Upsample(nn.Module):
@@ -68,7 +73,8 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        return self.conv(interpolate(x_BChw, scale_factor=2, mode="nearest"))
+        double_BChw: Tensor = self.conv(interpolate(x_BChw, scale_factor=2, mode="nearest"))
+        return double_BChw
 
 
 class Level(nn.Module):
@@ -76,7 +82,7 @@ class Level(nn.Module):
 
     def __init__(self, spec: VqvaeSpec, widths: list[int], *, attention: bool, resample: dict[str, nn.Module]) -> None:
         super().__init__()
-        self.block = nn.ModuleList(ResidualBlock(spec, a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.block = nn.ModuleList(ResidualBlock(spec, a, b) for a, b in pairwise(widths))
         self.attn = nn.ModuleList(PixelAttention(spec, width) for width in widths[1:] if attention)
         self.resample_name = next(iter(resample), None)
         for name, module in resample.items():
@@ -100,7 +106,8 @@ class Middle(nn.Module):
         self.block_2 = ResidualBlock(spec, channels, channels)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        return self.block_2(self.attn_1(self.block_1(x_BChw)))
+        h_BChw: Tensor = self.block_2(self.attn_1(self.block_1(x_BChw)))
+        return h_BChw
 
 
 def _level_widths(spec: VqvaeSpec) -> list[int]:
@@ -129,7 +136,8 @@ class Encoder(nn.Module):
         h_BChw = self.conv_in(image_B3hw)
         for level in self.down:
             h_BChw = level(h_BChw)
-        return self.conv_out(silu(self.norm_out(self.mid(h_BChw))))
+        f_BzPP: Tensor = self.conv_out(silu(self.norm_out(self.mid(h_BChw))))
+        return f_BzPP
 
 
 class Decoder(nn.Module):
@@ -154,4 +162,5 @@ class Decoder(nn.Module):
         h_BChw = self.mid(self.conv_in(f_BzPP))
         for level in reversed(self.up):
             h_BChw = level(h_BChw)
-        return self.conv_out(silu(self.norm_out(h_BChw)))
+        image_B3hw: Tensor = self.conv_out(silu(self.norm_out(h_BChw)))
+        return image_B3hw

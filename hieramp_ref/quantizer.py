@@ -1,5 +1,6 @@
 """The multi-scale residual quantizer: a feature map as one grid of codebook indices a scale, coarse to fine."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, mse_loss
@@ -12,11 +13,14 @@ PHI_RATIO = 0.5
 
 
 def phi_index(scale: int, scale_count: int, phi_count: int) -> int:
-    """Which of `phi_count` phi a scale uses: the nearest tick to its position in 0..1 (ties to the lower)."""
+    """Which of `phi_count` phi a scale uses: the nearest tick to its position in 0..1.
+
+    In numpy's float64, as published: whether a position halfway between two ticks is a tie hangs on the last bit.
+    """
     margin = 1 / 3 if phi_count == 4 else 1 / 2  # the published spacing of ticks, with its special case
-    ticks = torch.linspace(margin / phi_count, 1 - margin / phi_count, phi_count, dtype=torch.float64)
+    ticks = np.linspace(margin / phi_count, 1 - margin / phi_count, phi_count)
     position = scale / max(scale_count - 1, 1)
-    return int(torch.argmin((ticks - position).abs()))
+    return int(np.argmin(np.abs(ticks - position)))
 
 
 class _SharedPhi(nn.Module):
@@ -57,9 +61,10 @@ class MultiScaleQuantizer(nn.Module):
         """What codebook vectors [B, l, z] of a scale add to the feature map, [B, z, P, P] (bicubic, then phi)."""
         P = self.spec.latent_side
         up_Pl = upsample_matrix_Pl(self.spec.patch_sides[scale], P).to(h_Blz)
-        h_BzPP = (up_Pl @ h_Blz).transpose(1, 2).unflatten(2, (P, P))
+        h_BzPP: Tensor = (up_Pl @ h_Blz).transpose(1, 2).unflatten(2, (P, P))
         phi = self.phis[phi_index(scale, len(self.spec.patch_sides), self.spec.phi_count)]
-        return h_BzPP * (1 - PHI_RATIO) + phi(h_BzPP) * PHI_RATIO
+        smoothed_BzPP: Tensor = phi(h_BzPP)
+        return h_BzPP * (1 - PHI_RATIO) + smoothed_BzPP * PHI_RATIO
 
     def lookup(self, tokens_Bl: Tensor) -> Tensor:
         """Codebook vectors [B, l, z] of tokens."""

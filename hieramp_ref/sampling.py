@@ -24,15 +24,15 @@ def kept_tokens(logits_BlV: Tensor, top_k: int, top_p: float) -> Tensor:
 
     Top-k keeps every token that ties with the k-th. Top-p keeps a token if the probability mass strictly above it is
     below `top_p`, so equal logits are kept or dropped together; the published code splits a tie by its sort's order.
-    `top_k` 0 and `top_p` 1 or more switch a rule off.
+    `top_k` 0 switches top-k off, `top_p` 0 or at least 1 top-p, as published.
     """
     V = logits_BlV.shape[-1]
     ordered_BlV = logits_BlV.sort(dim=-1, descending=True).values
-    kth_Bl1 = ordered_BlV[..., min(top_k or V, V) - 1, None]
+    kth_Bl1 = ordered_BlV[..., (top_k if 0 < top_k < V else V) - 1, None]
     survivors_BlV = ordered_BlV.masked_fill(ordered_BlV < kth_Bl1, -torch.inf)
     probability_BlV = survivors_BlV.softmax(dim=-1)
     above_BlV = probability_BlV.cumsum(dim=-1) - probability_BlV
-    kept_BlV = (above_BlV < (top_p if top_p < 1 else torch.inf)) & (ordered_BlV >= kth_Bl1)
+    kept_BlV = (above_BlV < (top_p if 0 < top_p < 1 else torch.inf)) & (ordered_BlV >= kth_Bl1)
     kept_BlV[..., 0] = True
     threshold_Bl1 = ordered_BlV.masked_fill(~kept_BlV, torch.inf).amin(dim=-1, keepdim=True)
     return logits_BlV >= threshold_Bl1

@@ -1,6 +1,7 @@
 """How images are drawn: guidance, sampling and amplification, each resolved to one value a scale."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +45,10 @@ def settings_from_json(spec: ModelSpec, path: Path) -> Settings:
     """Read a settings file in the words of the golden traces."""
     try:
         values = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise SpecError(f"{path} is no settings file: {error}") from error
+    if not isinstance(values, dict):
+        raise SpecError(f"{path} is no settings file: it holds a {type(values).__name__}, expected an object")
     return settings_from_dict(spec, values)
 
 
@@ -65,8 +68,8 @@ def settings_from_dict(spec: ModelSpec, values: dict[str, object]) -> Settings:
     blocks = _integers("layers", values.get("layers", [max(spec.var.depth - 2, 0)]), range(spec.var.depth))
     return Settings(
         cfg=per_scale("cfg", values.get("cfg", 4.0), K),
-        top_k=int(values.get("top_k", 900)),  # type: ignore[call-overload]
-        top_p=float(values.get("top_p", 0.95)),  # type: ignore[arg-type]
+        top_k=int(_number("top_k", values.get("top_k", 900))),
+        top_p=_number("top_p", values.get("top_p", 0.95)),
         class_tokens=bool(spec.var.class_token_scales) and not values.get("strip_cls", False),
         blocks=blocks,
         beta=tuple(b if amplify and k in scales else 0.0 for k, b in enumerate(beta)),
@@ -75,20 +78,32 @@ def settings_from_dict(spec: ModelSpec, values: dict[str, object]) -> Settings:
 
 
 def per_scale(name: str, value: object, scale_count: int) -> tuple[float, ...]:
-    """One value, three (coarse, middle, fine: thirds of scales 1..K-1, scale 0 with the coarse) or K, as K values."""
-    values = [float(v) for v in (value if isinstance(value, (list, tuple)) else [value])]
+    """One value, three (coarse, middle, fine) or K, as K values.
+
+    Scales 1..K-1 fall into three groups as even as can be, the later ones larger where need be; scale 0 is coarse.
+    """
+    values = [_number(name, v) for v in (value if isinstance(value, (list, tuple)) else [value])]
     if len(values) == 1:
         return tuple(values * scale_count)
     if len(values) == scale_count:
         return tuple(values)
     if len(values) == 3:
-        return tuple(values[0] if k == 0 else values[(k - 1) * 3 // (scale_count - 1)] for k in range(scale_count))
+        finest = scale_count - 1
+        return tuple(values[0] if k == 0 else values[2 - (finest - k) * 3 // finest] for k in range(scale_count))
     raise SpecError(f"{name} takes 1, 3 or {scale_count} values, got {len(values)}: {values}")
 
 
-def _integers(name: str, value: object, allowed: object) -> tuple[int, ...]:
-    values = tuple(int(v) for v in value)  # type: ignore[attr-defined]
-    beyond = [v for v in values if v not in allowed]  # type: ignore[operator]
+def _number(name: str, value: object) -> float:
+    if not isinstance(value, (int, float)):
+        raise SpecError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
+def _integers(name: str, value: object, allowed: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise SpecError(f"{name} must be a list of numbers, got {value!r}")
+    values = tuple(int(_number(name, v)) for v in value)
+    beyond = [v for v in values if v not in allowed]
     if beyond:
-        raise SpecError(f"{name} must be among {list(allowed)}, got {beyond}")  # type: ignore[call-overload]
+        raise SpecError(f"{name} must be among {list(allowed)}, got {beyond}")
     return values

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 
 from hieramp_ref.errors import SpecError
@@ -28,11 +29,14 @@ class VqvaeSpec:
     patch_sides: tuple[int, ...] = SIDES_256
 
     def __post_init__(self) -> None:
+        _require_positive(self, "vocab_size", "z_channels", "channels", "residual_blocks", "norm_groups")
+        if not self.channel_multipliers or min(self.channel_multipliers) < 1:
+            raise SpecError(f"channel_multipliers must be whole numbers from 1, got {self.channel_multipliers}")
         if any(self.channels * m % self.norm_groups for m in self.channel_multipliers):
             raise SpecError(f"norm_groups must divide channels times every multiplier, got {self.norm_groups} "
                             f"for {self.channels} times {self.channel_multipliers}")
-        if not self.patch_sides or any(a >= b for a, b in zip(self.patch_sides, self.patch_sides[1:], strict=False)):
-            raise SpecError(f"patch_sides must grow from scale to scale, got {self.patch_sides}")
+        if not self.patch_sides or any(a >= b for a, b in pairwise((0, *self.patch_sides))):
+            raise SpecError(f"patch_sides must grow from scale to scale, from 1 on, got {self.patch_sides}")
         if self.share_quant_resi < 0:
             raise SpecError(f"share_quant_resi must be 0, 1 or more, got {self.share_quant_resi}")
 
@@ -70,8 +74,10 @@ class VarSpec:
     class_token_scales: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        _require_positive(self, "depth", "num_classes")
         object.__setattr__(self, "width", self.width or 64 * self.depth)
         object.__setattr__(self, "heads", self.heads or self.depth)
+        _require_positive(self, "width", "heads")
         if self.width % self.heads:
             raise SpecError(f"width must be a multiple of heads, got width {self.width} and heads {self.heads}")
 
@@ -123,8 +129,11 @@ class ModelSpec:
     def from_json(cls, path: Path) -> "ModelSpec":
         """Read a configuration file, in this project's words or in the published ones (see the golden traces)."""
         try:
-            return cls.from_dict(json.loads(path.read_text()))
-        except (OSError, json.JSONDecodeError, TypeError) as error:
+            values = json.loads(path.read_text())
+            if not isinstance(values, dict):
+                raise TypeError(f"it holds a {type(values).__name__}, expected an object")
+            return cls.from_dict(values)
+        except (OSError, ValueError, TypeError) as error:
             raise SpecError(f"{path} is no model configuration: {error}") from error
 
     @classmethod
@@ -147,6 +156,13 @@ _PUBLISHED_WORDS = {
     "ch": "channels", "ch_mult": "channel_multipliers", "patch_nums": "patch_sides", "embed_dim": "width",
     "num_heads": "heads", "shared_aln": "shared_adaln", "attn_l2_norm": "qk_l2_norm",
 }
+
+
+def _require_positive(spec: object, *names: str) -> None:
+    for name in names:
+        value = getattr(spec, name)
+        if not isinstance(value, int) or value < 1:
+            raise SpecError(f"{name} must be a whole number from 1, got {value!r}")
 
 
 def _as_tuple(value: object) -> object:

@@ -66,7 +66,8 @@ class SelfAttention(nn.Module):
         if bias is not None:
             bias = bias.to(q_RHnD.dtype)
         out_RHnD = scaled_dot_product_attention(q_RHnD, *kv, attn_mask=bias, scale=1.0)
-        return self.proj(out_RHnD.transpose(1, 2).flatten(2))
+        projected_RnC: Tensor = self.proj(out_RHnD.transpose(1, 2).flatten(2))
+        return projected_RnC
 
 
 class FeedForward(nn.Module):
@@ -78,7 +79,8 @@ class FeedForward(nn.Module):
         self.fc2 = nn.Linear(spec.mlp_width, spec.width)
 
     def forward(self, x_RnC: Tensor) -> Tensor:
-        return self.fc2(gelu(self.fc1(x_RnC), approximate="tanh"))
+        out_RnC: Tensor = self.fc2(gelu(self.fc1(x_RnC), approximate="tanh"))
+        return out_RnC
 
 
 class Block(nn.Module):
@@ -98,7 +100,8 @@ class Block(nn.Module):
         """AdaLN vectors [R, 6, C]: gamma1, gamma2, scale1, scale2, shift1, shift2."""
         if shared_R6C is not None:
             return (self.ada_gss[0] + shared_R6C).float()
-        return self.ada_lin(condition_RC).unflatten(1, (6, -1)).float()
+        adaln_R6C: Tensor = self.ada_lin(condition_RC).unflatten(1, (6, -1)).float()
+        return adaln_R6C
 
     def normed(self, x_RnC: Tensor, adaln_R6C: Tensor) -> Tensor:
         """What attention reads."""
@@ -108,4 +111,5 @@ class Block(nn.Module):
         """Add the attention output, then the feed-forward of the sum, each times its gamma."""
         gamma1, gamma2, _, scale2, _, shift2 = adaln_R6C.unbind(1)
         x_RnC = x_RnC + attended_RnC * gamma1.unsqueeze(1)
-        return x_RnC + self.ffn(modulated_norm(x_RnC, scale2, shift2, self.norm_eps)) * gamma2.unsqueeze(1)
+        transformed_RnC: Tensor = self.ffn(modulated_norm(x_RnC, scale2, shift2, self.norm_eps))
+        return x_RnC + transformed_RnC * gamma2.unsqueeze(1)

@@ -4,7 +4,7 @@ Parameter names follow the published checkpoints. Caches, labels and settings ar
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,9 @@ class Var(nn.Module):
         if var.class_token_scales:
             self.class_head = nn.Linear(C, var.num_classes)
 
+    def _typed_blocks(self) -> list[Block]:
+        return cast("list[Block]", list(self.blocks))
+
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
         """Initialise for training: truncated normals, small AdaLN, depth-scaled residual projections."""
@@ -67,7 +70,7 @@ class Var(nn.Module):
                 parameter.zero_()
             else:
                 nn.init.trunc_normal_(parameter, std=std, generator=generator)
-        for block in self.blocks:
+        for block in self._typed_blocks():
             block.attn.proj.weight.div_(math.sqrt(2 * self.spec.var.depth))
             block.ffn.fc2.weight.div_(math.sqrt(2 * self.spec.var.depth))
         for name, parameter in self.named_parameters():
@@ -80,7 +83,7 @@ class Var(nn.Module):
         shared_R6C = None
         if self.spec.var.shared_adaln:
             shared_R6C = self.shared_ada_lin(condition_RC).unflatten(1, (6, -1))
-        blocks = [block.modulation(condition_RC, shared_R6C) for block in self.blocks]
+        blocks = [block.modulation(condition_RC, shared_R6C) for block in self._typed_blocks()]
         head_R2C = self.head_nm.ada_lin(condition_RC).unflatten(1, (2, -1)).float()
         return Modulation(torch.stack(blocks, dim=1), head_R2C)
 
@@ -91,11 +94,13 @@ class Var(nn.Module):
 
     def first_map(self, labels_R: Tensor) -> Tensor:
         """Token map of scale 0, [R, l_0, C]."""
-        return self.class_emb(labels_R).unsqueeze(1) + self.pos_start + self.position_lC(0)
+        class_R1C: Tensor = self.class_emb(labels_R).unsqueeze(1)
+        return class_R1C + self.pos_start + self.position_lC(0)
 
     def next_map(self, scale: int, pooled_Blz: Tensor) -> Tensor:
         """Token map [B, l, C] of a scale after the first, from f_hat area-downsampled to it."""
-        return self.word_embed(pooled_Blz).float() + self.position_lC(scale)
+        words_BlC: Tensor = self.word_embed(pooled_Blz).float()
+        return words_BlC + self.position_lC(scale)
 
     def step(
         self, scale: int, token_map_RlC: Tensor, modulation: Modulation, caches: list[KeysValues] | None,
@@ -110,7 +115,7 @@ class Var(nn.Module):
         carries_token = class_tokens and str(scale) in self.cls_tokens
         if carries_token:
             x_RnC = torch.cat([x_RnC, self.cls_tokens[str(scale)].expand(len(x_RnC), -1, -1)], dim=1)
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self._typed_blocks()):
             adaln_R6C = modulation.blocks_Rd6C[:, i]
             q_RHnD, kv = block.attn.queries(block.normed(x_RnC, adaln_R6C))
             spatial = kv.first(l)
@@ -129,7 +134,8 @@ class Var(nn.Module):
         """Head output in float32, [R, n, V]."""
         scale_RC, shift_RC = modulation.head_R2C.unbind(1)
         with torch.autocast(x_RnC.device.type, enabled=False):
-            return self.head(modulated_norm(x_RnC, scale_RC, shift_RC, self.spec.var.norm_eps))
+            logits_RnV: Tensor = self.head(modulated_norm(x_RnC, scale_RC, shift_RC, self.spec.var.norm_eps))
+        return logits_RnV
 
     def forward_train(self, labels_B: Tensor, maps_BLz: Tensor) -> Tensor:
         """Teacher-forced logits [B, L, V] without class tokens; `maps_BLz` as of `teacher_maps`."""
@@ -142,7 +148,7 @@ class Var(nn.Module):
     def forward_train_class_tokens(self, labels_B: Tensor, maps_BLz: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher-forced logits [B, L, V], and the last attention's output at every class token, [B, K_c, C]."""
         modulation, L = self.modulation(labels_B), self.spec.token_count
-        tokens_1KC = torch.cat(list(self.cls_tokens.values()), dim=1)
+        tokens_1KC = torch.cat([self.cls_tokens[str(k)] for k in self.spec.var.class_token_scales], dim=1)
         x_BnC = torch.cat([self._teacher_input(labels_B, maps_BLz), tokens_1KC.expand(len(labels_B), -1, -1)], dim=1)
         mask_nn = class_token_mask(self._levels(labels_B.device), self.spec.var.class_token_scales)
         x_BnC, attended_BnC = self._masked_blocks(x_BnC, modulation, mask_nn)
@@ -160,7 +166,7 @@ class Var(nn.Module):
     def _masked_blocks(self, x_BnC: Tensor, modulation: Modulation, mask_nn: Tensor) -> tuple[Tensor, Tensor]:
         attended_BnC = x_BnC
         bias_nn = torch.zeros(mask_nn.shape, device=x_BnC.device).masked_fill(~mask_nn, -torch.inf)
-        for i, block in enumerate(self.blocks):
+        for i, block in enumerate(self._typed_blocks()):
             adaln_B6C = modulation.blocks_Rd6C[:, i]
             q_BHnD, kv = block.attn.queries(block.normed(x_BnC, adaln_B6C))
             attended_BnC = block.attn.attend(q_BHnD, kv, bias_nn)

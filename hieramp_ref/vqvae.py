@@ -21,11 +21,12 @@ class Vqvae(nn.Module):
 
     def encode(self, image_B3hw: Tensor) -> Tensor:
         """Features [B, z, P, P] of images in [-1, 1]."""
-        return self.quant_conv(self.encoder(image_B3hw))
+        f_BzPP: Tensor = self.quant_conv(self.encoder(image_B3hw))
+        return f_BzPP
 
     def decode(self, f_hat_BzPP: Tensor, *, clamp: bool = True) -> Tensor:
         """Images [B, 3, S, S] of a feature map, clamped to [-1, 1] unless told not to."""
-        image_B3hw = self.decoder(self.post_quant_conv(f_hat_BzPP))
+        image_B3hw: Tensor = self.decoder(self.post_quant_conv(f_hat_BzPP))
         return image_B3hw.clamp(-1, 1) if clamp else image_B3hw
 
     def tokenize(self, image_B3hw: Tensor) -> list[Tensor]:

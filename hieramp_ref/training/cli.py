@@ -23,6 +23,8 @@ from hieramp_ref.training.vqvae import VqvaeStage
 PathOption = click.Path(path_type=Path)
 DEFAULT_EPOCHS = {"vqvae": 20.0, "var": 100.0, "hieramp": 5.0}
 
+COMPILE = click.option("--compile", is_flag=True, help="Compile the forward pass: a minute once, then faster steps.")
+
 
 def common_options(batch_size: int, lr: float, ema: float) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The options that all stages share, with a stage's defaults."""
@@ -42,7 +44,6 @@ def common_options(batch_size: int, lr: float, ema: float) -> Callable[[Callable
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
         click.option("--threads", type=int, help="CPU threads."),
         click.option("--precision", default="bf16", show_default=True, help="bf16 (autocast) or fp32."),
-        click.option("--compile", is_flag=True, help="Compile the forward pass: a minute once, then faster steps."),
         click.option("--init", type=PathOption, help="Weights to continue from, with a fresh optimizer."),
         click.option("--checkpoint-seconds", type=float, default=300.0, show_default=True),
         click.option("--log-steps", type=int, default=50, show_default=True),
@@ -92,6 +93,7 @@ def vqvae(**options: Any) -> None:
 @commands.command()
 @common_options(batch_size=64, lr=2e-3, ema=0.999)
 @click.option("--vqvae", type=PathOption, required=True, help="Weights of stage 1.")
+@COMPILE
 @click.option("--optimizer", default="muon", show_default=True, help="muon or adamw.")
 def var(**options: Any) -> None:
     """Stage 2: the transformer."""
@@ -102,6 +104,7 @@ def var(**options: Any) -> None:
 @common_options(batch_size=64, lr=3e-4, ema=0.999)
 @click.option("--vqvae", type=PathOption, required=True, help="Weights of stage 1.")
 @click.option("--var", type=PathOption, required=True, help="Weights of stage 2.")
+@COMPILE
 @click.option("--optimizer", default="adamw", show_default=True, help="muon or adamw.")
 def hieramp(**options: Any) -> None:
     """Stage 3: class tokens, by fine-tuning the transformer."""

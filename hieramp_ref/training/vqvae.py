@@ -60,7 +60,6 @@ class VqvaeStage(Stage):
         # Tensor cores want channels last; bf16 convolutions of a CPU ran no faster with it.
         self.layout = torch.channels_last if self.device.type == "cuda" else torch.contiguous_format
         self.model.to(self.device, memory_format=self.layout)  # type: ignore[call-overload]
-        self.encode, self.decode = settings.compiled(self.model.encode), settings.compiled(self.model.decode)
 
     def build_model(self) -> Vqvae:
         """The model to start from."""
@@ -88,10 +87,10 @@ class VqvaeStage(Stage):
     def loss(self, step: int, state: TrainState) -> tuple[Tensor, dict[str, Tensor]]:
         images_B3hw = self.batch(step)
         with self.settings.autocast(self.device):
-            f_BzPP = self.encode(images_B3hw)
+            f_BzPP = self.model.encode(images_B3hw)
         f_hat_BzPP, quantizer_loss, tokens = self.model.quantize(f_BzPP.float())
         with self.settings.autocast(self.device):
-            decoded_B3hw = self.decode(f_hat_BzPP, clamp=False)
+            decoded_B3hw = self.model.decode(f_hat_BzPP, clamp=False)
         loss = reconstruction_loss(decoded_B3hw.float(), images_B3hw) + quantizer_loss
         mse = mse_loss(decoded_B3hw.detach().float(), images_B3hw)
         state.memory["last_used_V"][torch.cat([t.flatten() for t in tokens])] = step
