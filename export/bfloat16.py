@@ -1,4 +1,4 @@
-"""Run a bfloat16 graph where ONNX Runtime has no bfloat16 kernels: products in float32 over operands rounded to bfloat16.
+"""Run a bfloat16 graph where ONNX Runtime has no bfloat16 kernels: float32 products of operands rounded to bfloat16.
 
 Every value that the graph keeps in bfloat16 is rounded to it, products accumulate in float32: what a device with
 bfloat16 matrix units computes, up to the order of its sums.

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from hieramp.runtime.command import OneLineCommand
+from hieramp.export.command import ExportCommand
 
 PathOption = click.Path(path_type=Path)
 
@@ -26,7 +26,7 @@ def model_options(command: Any) -> Any:
     return command
 
 
-@click.command("hieramp-export", cls=OneLineCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("hieramp-export", cls=ExportCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @model_options
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or bf16.")
 @click.option("--out", type=PathOption, help="Plan folder [default: engines/NAME.plan].")
@@ -36,20 +36,21 @@ def model_options(command: Any) -> Any:
 @click.option("--trace-outputs", is_flag=True, help="Give logits and saliency maps as outputs of the step graph.")
 @click.option("--class-names", type=PathOption, help="Class names, one a line, for a model of other classes.")
 @click.option("--keep-training-weights", is_flag=True, help="Keep encoder and class head, to train on from the plan.")
+@click.option("--store-fp16", is_flag=True, help="Round matrices to float16 first: half the size at any precision.")
 @click.option("--json", "as_json", is_flag=True, help="Print the parity figures as one JSON line.")
 def main(out: Path | None, as_json: bool, precision: str, static_scales: bool, static_batch: int, trace_outputs: bool,
-         keep_training_weights: bool, **source_options: Any) -> None:
+         keep_training_weights: bool, store_fp16: bool, **source_options: Any) -> None:
     """Export a model as a plan that hieramp-run draws images from.
 
     Ends with a comparison to the PyTorch reference; a plan that fails it is not written.
     """
-    from hieramp.export.model_source import ModelSource, load_model
+    from hieramp.export.model_source import ModelSource, load_model, rounded_to_fp16
     from hieramp.export.plan import ExportOptions, export_plan
 
     source = ModelSource(**source_options)
     out = out or Path("engines") / f"{source.name}.plan"
     options = ExportOptions(source.name, precision, static_scales, static_batch, trace_outputs, keep_training_weights)
-    model = load_model(source)
+    model = rounded_to_fp16(load_model(source)) if store_fp16 else load_model(source)
     if not model.settings.class_tokens:
         click.echo("no class tokens: the plan is a plain VAR, amplification is unavailable", err=True)
     parity = export_plan(model.var, model.vqvae, model.settings, model.classes, options, out)

@@ -1,7 +1,7 @@
 """The decoder graph: a complete f_hat to an image in [0, 1].
 
-Group norm and SiLU are float32 islands. In bf16 plans the convolutions stay float32 as well, since opset 20's Conv takes
-no bfloat16.
+Group norm, SiLU and softmax are float32 islands. In bf16 plans the convolutions stay float32 as well, since opset 20's
+Conv takes no bfloat16.
 """
 
 from dataclasses import dataclass
@@ -64,13 +64,14 @@ class _Layers:
         return self.add(self.conv(x, f"{key}.nin_shortcut", kernel=1) if has_shortcut else x, h)
 
     def attention(self, x: _Map, key: str) -> _Map:
-        """One-head attention over all positions, softmax in float32."""
+        """One-head attention over all positions; queries are scaled before the product, which fp16 could not hold."""
         g, C, N, T = self.g, x.channels, x.side**2, self.type_name
         qkv = g.op("Reshape", self.conv(self.norm(x, f"{key}.norm"), f"{key}.qkv", kernel=1).value,
                    g.const([0, 3 * C, N]))
-        q, k, v = (g.cast(part, T) for part in g.ops("Split", 3, qkv, axis=1, num_outputs=3))
+        q, k, v = g.ops("Split", 3, qkv, axis=1, num_outputs=3)
+        q, k, v = (g.cast(part, T) for part in (g.op("Mul", q, g.const([C**-0.5], "float32")), k, v))
         logits = g.cast(g.op("MatMul", g.op("Transpose", q, perm=[0, 2, 1]), k), "float32")
-        attention = g.op("Softmax", g.op("Mul", logits, g.const([C**-0.5], "float32")), axis=-1)
+        attention = g.op("Softmax", logits, axis=-1)
         out = g.op("MatMul", v, g.op("Transpose", g.cast(attention, T), perm=[0, 2, 1]))
         spread = g.op("Reshape", g.cast(out, "float32"), g.const([0, C, x.side, x.side]))
         return self.add(x, self.conv(_Map(spread, C, x.side), f"{key}.proj_out", kernel=1))

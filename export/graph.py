@@ -6,6 +6,7 @@ stable, the shapes symbolic where they must be (1 and 0 included), and each weig
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import onnx
@@ -49,11 +50,11 @@ class GraphBuilder:
         self.nodes.append(helper.make_node("Identity", [value], [name], name=f"output.{name}"))
         self.outputs.append(helper.make_tensor_value_info(name, ONNX_TYPES[type_name], shape))
 
-    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: object) -> str:
+    def op(self, kind: str, *inputs: str, domain: str = "", **attributes: Any) -> str:
         """Add a node with one output."""
         return self.ops(kind, 1, *inputs, domain=domain, **attributes)[0]
 
-    def ops(self, kind: str, count: int, *inputs: str, domain: str = "", **attributes: object) -> list[str]:
+    def ops(self, kind: str, count: int, *inputs: str, domain: str = "", **attributes: Any) -> list[str]:
         """Add a node with `count` outputs."""
         stem = f"{kind}_{len(self.nodes)}"
         outputs = [stem] if count == 1 else [f"{stem}.{i}" for i in range(count)]

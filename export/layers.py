@@ -5,10 +5,9 @@ import numpy as np
 from hieramp.export.graph import GraphBuilder
 
 
-def linear(g: GraphBuilder, rows_nC: str, key: str, type_name: str, *, bias: str | None = None) -> str:
-    """A linear layer of the checkpoint over rows [n, C], in the type of its input; `bias` replaces the layer's own."""
-    bias = bias or g.weight(f"{key}.bias", type_name)
-    return g.op("Gemm", rows_nC, g.weight(f"{key}.weight", type_name), bias, transB=1)
+def linear(g: GraphBuilder, rows_nC: str, key: str, type_name: str) -> str:
+    """A linear layer of the checkpoint over rows [n, C], which have the type `type_name` already."""
+    return g.op("Gemm", rows_nC, g.weight(f"{key}.weight", type_name), g.weight(f"{key}.bias", type_name), transB=1)
 
 
 def rows(g: GraphBuilder, value: str, width: int) -> str:

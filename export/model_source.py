@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from hieramp.export.errors import ExportError
 from hieramp.runtime.contract import WEIGHTS
 from hieramp.runtime.job import shipped_plan
@@ -61,6 +63,15 @@ def load_model(source: ModelSource) -> LoadedModel:
         var = without_class_tokens(var)
     vqvae = load_vqvae(_weights(source, source.vae, "--vae"), spec)
     return LoadedModel(var, vqvae, settings, class_list(source, spec.var.num_classes))
+
+
+def rounded_to_fp16(model: LoadedModel) -> LoadedModel:
+    """The model with its matrices and kernels rounded to float16 numbers, in place, so that a plan stores them so."""
+    with torch.no_grad():
+        for parameter in (*model.var.parameters(), *model.vqvae.parameters()):
+            if parameter.ndim > 1:
+                parameter.copy_(parameter.half())
+    return model
 
 
 def class_list(source: ModelSource, count: int) -> ClassList:

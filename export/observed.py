@@ -1,6 +1,6 @@
-"""A scratch copy of a plan whose logits can be seen, and which ONNX Runtime's CPU provider can run.
+"""A scratch copy of a plan whose logits and saliency can be seen, and which ONNX Runtime's CPU provider can run.
 
-Weights are linked, not copied. The graphs differ from the plan's in one more output, and in bf16 plans in the casts of
+Weights are linked, not copied. The graphs differ from the plan's in two more outputs, and in bf16 plans in the casts of
 `bfloat16.py`; every value in between is computed by the plan's own nodes.
 """
 
@@ -23,7 +23,10 @@ from hieramp.runtime.manifest import TensorSpec, manifest_json
 
 @contextmanager
 def observed_plan(plan: Plan) -> Iterator[Plan]:
-    """The copy, which lives as long as the block."""
+    """The copy, which lives as long as the block; the plan itself where it needs no change."""
+    if plan.manifest.trace_outputs and plan.manifest.precision != "bf16":
+        yield plan
+        return
     with TemporaryDirectory(prefix=".observed.", dir=plan.folder.parent) as name:
         folder = Path(name)
         _link(plan.path(WEIGHTS), folder / WEIGHTS)
@@ -31,23 +34,37 @@ def observed_plan(plan: Plan) -> Iterator[Plan]:
             file = plan.manifest.graphs[graph].file
             model = onnx.load(plan.path(file), load_external_data=False)
             if graph == "scale_step" and not plan.manifest.trace_outputs:
-                _show_logits(model)
+                _show_traces(model, _traces(plan))
             (folder / file).write_bytes(emulate_bfloat16(model).SerializeToString())
         step = plan.manifest.graphs["scale_step"]
-        logits = TensorSpec("logits", "float32", ("R", "l", plan.manifest.model.vocab_size))
-        outputs = step.outputs if plan.manifest.trace_outputs else (*step.outputs, logits)
-        graphs = plan.manifest.graphs | {"scale_step": replace(step, outputs=outputs)}
+        step = replace(step, outputs=step.outputs if plan.manifest.trace_outputs else (*step.outputs, *_traces(plan)))
+        graphs = plan.manifest.graphs | {"scale_step": step}
         (folder / MANIFEST).write_text(manifest_json(replace(plan.manifest, graphs=graphs, trace_outputs=True)))
         yield Plan.open(folder, verify=False)
 
 
-def _show_logits(model: onnx.ModelProto) -> None:
-    """Add the output `logits`: what is split into the two halves that the sampler reads."""
-    producers = {output: node for node in model.graph.node for output in node.output}
-    sampler = next(node for node in model.graph.node if node.op_type == "SampleTopKTopP")
-    logits = producers[sampler.input[0]].input[0]
-    model.graph.node.append(helper.make_node("Identity", [logits], ["logits"], name="output.logits"))
-    model.graph.output.append(helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["R", "l", "V"]))
+def _traces(plan: Plan) -> list[TensorSpec]:
+    """What --trace-outputs adds to the outputs of the step."""
+    model, amplification = plan.manifest.model, plan.manifest.amplification
+    blocks = len(amplification.blocks) if amplification else 0
+    traces = [TensorSpec("logits", "float32", ("R", "l", model.vocab_size))]
+    return traces + ([TensorSpec("saliency", "float32", (blocks, "R", "l"))] if blocks else [])
+
+
+def _show_traces(model: onnx.ModelProto, traces: list[TensorSpec]) -> None:
+    """Add the outputs `logits` (what is split into the halves that the sampler reads) and `saliency`."""
+    graph, nodes = model.graph, list(model.graph.node)
+    sampler = next(node for node in nodes if node.op_type == "SampleTopKTopP")
+    split = next(node for node in nodes if sampler.input[0] in node.output)
+    graph.node.append(helper.make_node("Identity", [split.input[0]], ["logits"], name="output.logits"))
+    maps = [node.output[1] for node in nodes if node.op_type == "SaliencyBias"]
+    if maps:
+        graph.initializer.append(helper.make_tensor("observed.axis", TensorProto.INT64, [1], [0]))
+        rows = [f"observed.{name}" for name in maps]
+        graph.node.extend(helper.make_node("Unsqueeze", [name, "observed.axis"], [row], name=row)
+                          for name, row in zip(maps, rows, strict=True))
+        graph.node.append(helper.make_node("Concat", rows, ["saliency"], name="output.saliency", axis=0))
+    graph.output.extend(helper.make_tensor_value_info(t.name, TensorProto.FLOAT, t.shape) for t in traces)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -6,14 +6,11 @@ from typing import Any
 import click
 
 from hieramp.export.cli import PathOption, model_options
-from hieramp.runtime.command import OneLineCommand
+from hieramp.export.command import ExportGroup
 
 
-class _Group(click.Group):
-    command_class = OneLineCommand
-
-
-@click.group("hieramp-parity", cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("hieramp-parity", cls=ExportGroup, no_args_is_help=False,
+             context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Compare what the reference and a plan compute."""
 

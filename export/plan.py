@@ -1,12 +1,8 @@
 """Write a plan: weight file, graphs, manifest, then the parity gate, in a folder that appears only when all is well."""
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from tempfile import mkdtemp
 
 import onnx
 from torch import Tensor
@@ -15,6 +11,7 @@ from hieramp.export.condition_graph import condition_graph
 from hieramp.export.decoder_graph import decoder_graph
 from hieramp.export.errors import ExportError
 from hieramp.export.gate import parity_gate
+from hieramp.export.output_folder import folder_in_one_step
 from hieramp.export.scale_constants import scale_constants
 from hieramp.export.step_graph import Dimensions, static_dimensions, step_graph
 from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor, write_weights
@@ -62,14 +59,17 @@ class ExportOptions:
 def export_plan(
     var: Var, vqvae: Vqvae, settings: Settings, classes: ClassList, options: ExportOptions, out: Path
 ) -> Parity:
-    """Write the plan folder `out`, replacing an older plan there; it fails, and leaves `out` as it was, past the gate.
+    """Write the plan folder `out`, replacing an older plan there, and give the parity figures.
 
-    `var` must carry class tokens exactly where the plan shall (none for plain VAR).
+    `var` must carry class tokens exactly where the plan shall (none for plain VAR). Raises ExportError for settings or
+    weights that a plan cannot hold and for an `out` that cannot be written, ParityError for a plan past the gate;
+    either way `out` stays as it was.
     """
-    with _folder_in_one_step(out) as folder:
+    sampling = _sampling(settings, var.spec.vqvae.vocab_size)
+    with folder_in_one_step(out) as folder:
         stored = write_weights(folder / WEIGHTS, plan_tensors(var, vqvae, options), options.precision)
         graphs = _write_graphs(folder, var.spec, stored, settings, options)
-        manifest = _manifest(folder, var.spec, settings, classes, options, graphs)
+        manifest = _manifest(folder, var.spec, settings, sampling, classes, options, graphs)
         (folder / MANIFEST).write_text(manifest_json(manifest))
         parity = parity_gate(Plan.open(folder, verify=False), var, vqvae, settings)
         (folder / MANIFEST).write_text(manifest_json(replace(manifest, parity=parity)))
@@ -112,7 +112,7 @@ def _static_names(spec: ModelSpec) -> list[str]:
 
 
 def _manifest(
-    folder: Path, spec: ModelSpec, settings: Settings, classes: ClassList, options: ExportOptions,
+    folder: Path, spec: ModelSpec, settings: Settings, sampling: Sampling, classes: ClassList, options: ExportOptions,
     graphs: dict[str, GraphSpec],
 ) -> Manifest:
     static = [f"{name}.onnx" for name in _static_names(spec)] if options.static_scales else []
@@ -124,8 +124,7 @@ def _manifest(
         model=_model_shape(spec),
         cache_type=COMPUTE_TYPES[options.precision],
         amplification=_amplification(spec, settings),
-        sampling=Sampling(_one_cfg(settings), min(settings.top_k or spec.vqvae.vocab_size, spec.vqvae.vocab_size),
-                          settings.top_p if 0 < settings.top_p < 1 else 1.0),
+        sampling=sampling,
         classes=classes,
         trace_outputs=options.trace_outputs,
         graphs=graphs,
@@ -145,13 +144,15 @@ def _model_shape(spec: ModelSpec) -> ModelShape:
 def _amplification(spec: ModelSpec, settings: Settings) -> Amplification | None:
     if not spec.var.class_token_scales:
         return None
-    return Amplification(settings.blocks, settings.beta, settings.top_ratio)
+    return Amplification(tuple(sorted(set(settings.blocks))), settings.beta, settings.top_ratio)
 
 
-def _one_cfg(settings: Settings) -> float:
+def _sampling(settings: Settings, vocab_size: int) -> Sampling:
+    """The sampling defaults in a plan's terms, where a rule that is off keeps everything: top_k V, top_p 1."""
     if len(set(settings.cfg)) > 1:
         raise ExportError(f"cfg of a plan is one value, got {list(settings.cfg)}: give one a scale when running it")
-    return settings.cfg[0]
+    top_k = settings.top_k if 0 < settings.top_k < vocab_size else vocab_size
+    return Sampling(settings.cfg[0], top_k, settings.top_p if 0 < settings.top_p < 1 else 1.0)
 
 
 def _graph_spec(file: str, model: onnx.ModelProto) -> GraphSpec:
@@ -169,23 +170,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-@contextmanager
-def _folder_in_one_step(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` that takes its place at the end, or vanishes on an error."""
-    if out.exists() and any(out.iterdir()) and not (out / MANIFEST).exists():
-        raise ExportError(f"{out} is not empty and no plan: choose another --out")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    except OSError as error:
-        raise ExportError(f"{out.parent} cannot be written: {error.strerror}") from error
-    try:
-        folder.chmod(0o755)
-        yield folder
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

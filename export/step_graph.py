@@ -7,7 +7,6 @@ layer norm, q/k norm, softmax, head, guidance, sampling and the codebook step; t
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 
 from hieramp.export.block_graph import BlockContext, transformer_block
@@ -26,7 +25,7 @@ class Dimensions:
 
     B: Dimension = "B"
     R: Dimension = "R"
-    l: Dimension = "l"  # noqa: E741 - the glossary's name for the tokens of a scale
+    l: Dimension = "l"
     past: Dimension = "past"
     c: Dimension = "c"
     l_next: Dimension = "l_next"

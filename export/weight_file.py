@@ -1,11 +1,12 @@
 """The weight file of a plan: a safetensors file whose byte ranges the graphs' external initializers point at."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from hieramp.export.errors import ExportError
@@ -13,11 +14,12 @@ from hieramp.export.errors import ExportError
 TORCH_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 COMPUTE_TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _SAFETENSORS_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_HEADER_ALIGNMENT = 8
 
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies in the weight file."""
+    """Where a tensor lies in the weight file; `offset` and `length` are bytes of the whole file."""
 
     key: str
     type_name: str
@@ -30,8 +32,8 @@ class StoredTensor:
 def storage_type(key: str, tensor: Tensor, precision: str) -> str:
     """The type a tensor is stored in.
 
-    Matrices and kernels take the plan's precision; vectors, tables, the head and the codebook step stay float32, as they
-    feed float32 islands. A float32 tensor whose values all are float16 numbers is stored as float16, which loses
+    Matrices and kernels take the plan's precision; vectors, tables, the head and the codebook step stay float32, as
+    they feed float32 islands. A float32 tensor whose values all are float16 numbers is stored as float16, which loses
     nothing: that is how a checkpoint kept in fp16 stays small in an fp32 plan.
     """
     if key.startswith("scale."):
@@ -48,15 +50,18 @@ def _computed_in_16_bits(key: str, tensor: Tensor, precision: str) -> bool:
     return in_block or key.endswith("ada_lin.1.weight")
 
 
-def write_weights(path: Path, tensors: dict[str, Tensor], precision: str) -> dict[str, StoredTensor]:
-    """Write the tensors, each in its storage type, and say where each one lies."""
-    stored = {k: v.to(TORCH_TYPES[storage_type(k, v, precision)]).contiguous() for k, v in tensors.items()}
-    for key, tensor in stored.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise ExportError(f"{key} has values that {precision} cannot hold (or that are not finite): "
-                              "export with --precision bf16 or fp32")
-    save_file(stored, path)
-    path.chmod(0o644)  # safetensors makes files that only their owner can read
+def write_weights(path: Path, tensors: Mapping[str, Tensor], precision: str) -> dict[str, StoredTensor]:
+    """Write the tensors, each in its storage type, and say where each one lies.
+
+    They are converted and written one at a time, so a large model needs no second copy in memory. Raises ExportError
+    for a tensor whose values its storage type cannot hold.
+    """
+    types = {key: storage_type(key, tensor, precision) for key, tensor in tensors.items()}
+    keys = sorted(tensors, key=lambda key: (-TORCH_TYPES[types[key]].itemsize, key))  # wide first: all stay aligned
+    with path.open("wb") as file:
+        file.write(_header({key: (types[key], tuple(tensors[key].shape)) for key in keys}))
+        for key in keys:
+            _bytes_of(_stored(key, tensors[key], types[key])).numpy().tofile(file)
     return read_layout(path)
 
 
@@ -71,3 +76,28 @@ def read_layout(path: Path) -> dict[str, StoredTensor]:
                           base + entry["data_offsets"][0], entry["data_offsets"][1] - entry["data_offsets"][0])
         for key, entry in header.items() if key != "__metadata__"
     }
+
+
+def _header(layout: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
+    """Length and JSON of a safetensors header; the tensors follow each other without gaps, in this order."""
+    names = {type_name: name for name, type_name in _SAFETENSORS_TYPES.items()}
+    lengths = [TORCH_TYPES[type_name].itemsize * torch.Size(shape).numel() for type_name, shape in layout.values()]
+    ends = list(accumulate(lengths))
+    entries = {key: {"dtype": names[type_name], "shape": shape, "data_offsets": [end - length, end]}
+               for (key, (type_name, shape)), length, end in zip(layout.items(), lengths, ends, strict=True)}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _HEADER_ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _stored(key: str, tensor: Tensor, type_name: str) -> Tensor:
+    stored = tensor.detach().to("cpu", TORCH_TYPES[type_name])
+    if not bool(torch.isfinite(tensor).all()):
+        raise ExportError(f"{key} has values that are not finite: the checkpoint is damaged")
+    if not bool(torch.isfinite(stored).all()):
+        raise ExportError(f"{key} has values that {type_name} cannot hold: export with --precision bf16 or fp32")
+    return stored
+
+
+def _bytes_of(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -1,0 +1,96 @@
+"""How often a plan draws the token that the reference draws, from the same uniforms.
+
+Sampling is discontinuous: one token that differs changes all that follow. So agreement is counted twice, with the
+reference's tokens forced as every draw's history, and with both running free.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from hieramp.runtime import Backend, Manifest, OnnxRuntimeBackend, Plan, Settings, StepInputs, draw_batch
+from hieramp.runtime.backend import CacheT, FloatArray, IntArray
+from hieramp.runtime.contract import WEIGHTS
+from hieramp_ref.checkpoint import load_var, load_vqvae
+from hieramp_ref.generate import generate
+from hieramp_ref.settings import Settings as ReferenceSettings
+from hieramp_ref.spec import ModelSpec
+from hieramp_ref.var import Var
+from hieramp_ref.vqvae import Vqvae
+
+
+class Agreement(NamedTuple):
+    """Share of equal tokens with the reference's tokens forced and running free, and how many draws each is of."""
+
+    forced_share: float
+    free_share: float
+    draws: int
+
+
+def plan_reference(plan: Plan, spec: ModelSpec) -> tuple[Var, Vqvae, ReferenceSettings]:
+    """The reference with a plan's own weights and settings; the plan must hold its training weights."""
+    weights = plan.path(WEIGHTS)
+    return load_var(weights, spec), load_vqvae(weights, spec), reference_settings(plan.manifest)
+
+
+def draw_agreement(
+    plan: Plan, var: Var, vqvae: Vqvae, settings: ReferenceSettings, labels_N: IntArray, uniforms_NL: FloatArray, *,
+    batch_size: int = 20, threads: int | None = None,
+) -> Agreement:
+    """Compare a plan on ONNX Runtime's CPU provider with the reference that it was exported from."""
+    ours = runtime_settings(settings, plan.manifest.model.vocab_size)
+    forced = free = 0
+    with OnnxRuntimeBackend.open(plan, threads=threads) as backend:
+        for begin in range(0, len(labels_N), batch_size):
+            labels_B, uniforms_BL = labels_N[begin : begin + batch_size], uniforms_NL[begin : begin + batch_size]
+            trace = generate(var, vqvae, torch.from_numpy(labels_B), torch.from_numpy(uniforms_BL), settings)
+            theirs_BL = torch.cat(trace.tokens, dim=1).numpy()
+            drawn_BL = draws_after(backend, plan, ours, labels_B, uniforms_BL, theirs_BL)
+            free_BL = np.concatenate(draw_batch(backend, plan, ours, labels_B, uniforms_BL).tokens, axis=1)
+            forced += int((drawn_BL == theirs_BL).sum())
+            free += int((free_BL == theirs_BL).sum())
+    return Agreement(forced / uniforms_NL.size, free / uniforms_NL.size, uniforms_NL.size)
+
+
+def draws_after(backend: Backend[CacheT], plan: Plan, settings: Settings, labels_B: IntArray, uniforms_BL: FloatArray,
+                history_BL: IntArray) -> IntArray:
+    """What the plan draws [B, L] at every scale, had the scales before it given the tokens of `history_BL`.
+
+    Each scale runs twice, to draw and then to take the tokens of the history; its rows of the cache are the same
+    both times, since they depend on the scales before it alone.
+    """
+    model, conditioning = plan.manifest.model, backend.condition(labels_B)
+    cache, token_map_RlC = backend.new_cache(len(labels_B)), conditioning.token_map_RlC
+    f_hat_BzPP = np.zeros((len(labels_B), model.z_channels, model.latent_side, model.latent_side), np.float32)
+    drawn = []
+    for scale, tokens in enumerate(model.scale_tokens):
+        part = slice(*model.token_range(scale))
+        history_Bl = np.ascontiguousarray(history_BL[:, part])
+        inputs = StepInputs(token_map_RlC, f_hat_BzPP, np.ascontiguousarray(uniforms_BL[:, part]),
+                            np.full_like(history_Bl, -1), settings.controls(scale, tokens))
+        sampled = backend.step(cache, scale, conditioning, inputs)
+        taken = backend.step(cache, scale, conditioning, replace(inputs, forced_Bl=history_Bl))
+        drawn.append(sampled.tokens_Bl)
+        token_map_RlC, f_hat_BzPP = taken.token_map_RlC, taken.f_hat_BzPP
+    return np.concatenate(drawn, axis=1)
+
+
+def runtime_settings(settings: ReferenceSettings, vocab_size: int) -> Settings:
+    """The reference's settings in the runtime's words, where V and 1 keep every token instead of 0."""
+    top_k = min(settings.top_k or vocab_size, vocab_size)
+    top_p = settings.top_p if 0 < settings.top_p < 1 else 1.0
+    return Settings(cfg=settings.cfg, beta=settings.beta, rho=settings.top_ratio, top_k=top_k, top_p=top_p)
+
+
+def reference_settings(manifest: Manifest) -> ReferenceSettings:
+    """A plan's default settings in the reference's words."""
+    sampling, amplification, K = manifest.sampling, manifest.amplification, manifest.model.scale_count
+    return ReferenceSettings(
+        cfg=(sampling.cfg,) * K, top_k=sampling.top_k, top_p=sampling.top_p,
+        class_tokens=bool(manifest.model.class_token_scales),
+        blocks=amplification.blocks if amplification else (),
+        beta=amplification.beta if amplification else (0.0,) * K,
+        top_ratio=amplification.top_ratio if amplification else (1.0,) * K,
+    )

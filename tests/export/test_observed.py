@@ -1,0 +1,42 @@
+"""The scratch copy that shows a plan's logits and saliency."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hieramp.export.gate import replay_forced
+from hieramp.export.model_source import LoadedModel
+from hieramp.export.observed import observed_plan
+from hieramp.runtime import Plan
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_logits_are_those_of_the_trace_outputs(
+    tiny: LoadedModel, export: Callable[..., Plan], tmp_path: Path, precision: str
+) -> None:
+    silent = export(tiny, tmp_path / "silent.plan", precision=precision)
+    traced = export(tiny, tmp_path / "traced.plan", precision=precision, trace_outputs=True)
+    tokens_BL = np.random.default_rng(0).integers(0, 48, (2, 14))
+    ours, theirs = (replay_forced(plan, np.array([1, 3]), tokens_BL) for plan in (silent, traced))
+    assert len(ours.logits) == 3
+    assert [maps.shape for maps in ours.saliency] == [(1, 4, n) for n in (1, 4, 9)]
+    for a, b in zip((*ours.logits, *ours.saliency, ours.image_B3SS),
+                    (*theirs.logits, *theirs.saliency, theirs.image_B3SS), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_copy_vanishes_and_the_plan_stays(tiny: LoadedModel, export: Callable[..., Plan], tmp_path: Path) -> None:
+    plan = export(tiny, tmp_path / "tiny.plan")
+    with pytest.raises(KeyError), observed_plan(plan) as observed:
+        assert observed.manifest.trace_outputs and observed.folder != plan.folder
+        assert observed.path("weights.safetensors").samefile(plan.path("weights.safetensors"))
+        raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.plan"]
+    Plan.open(plan.folder)
+
+
+def test_a_plan_with_trace_outputs_is_observed_as_it_is(tiny_plan: Plan) -> None:
+    with observed_plan(tiny_plan) as observed:
+        assert observed is tiny_plan
