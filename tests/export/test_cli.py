@@ -63,7 +63,7 @@ def model_arguments(files: dict[str, Path], **changes: object) -> list[object]:
 
 def test_export_of_weights_rounded_to_fp16(call: Callable[..., Outcome], files: dict[str, Path],
                                            tiny: LoadedModel) -> None:
-    """Matrices are stored as float16 in an fp32 plan, vectors as they were; the gate compares with the rounded model."""
+    """Matrices are stored as float16 in an fp32 plan, vectors as they were; the gate compares with rounded ones."""
     out = files["out"] / "x.plan"
     arguments = (*model_arguments(files), "--out", out, "--store-fp16", "--keep-training-weights")
     assert call(cli.main, *arguments)[0] == 0

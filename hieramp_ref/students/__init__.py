@@ -1,0 +1,1 @@
+"""Image classifiers that judge generated pictures; they know nothing of the generator."""

@@ -1,0 +1,28 @@
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+
+from hieramp.runtime.errors import HierampError
+
+Script = Callable[[str], ModuleType]
+
+
+def test_a_child_answers_with_its_last_line(script: Script) -> None:
+    finished = script("child").run_child(["-c", "print('noise'); print('{\"a\": 1}')"])
+    assert finished.answer == {"a": 1}
+    assert finished.seconds > 0
+
+
+def test_the_peak_is_the_childs_own(script: Script) -> None:
+    """200 MB held for a moment by one of two children, whatever this process holds."""
+    held = bytearray(300_000_000)
+    lean, heavy = (script("child").run_child(["-c", f"bytearray({size}) ; print('{{}}')"]).peak_rss_bytes
+                   for size in (1, 200_000_000))
+    assert len(held) > heavy > 200_000_000
+    assert lean < 100_000_000
+
+
+def test_a_child_that_fails_says_why(script: Script) -> None:
+    with pytest.raises(HierampError, match="-c ended with 1: ValueError: no luck"):
+        script("child").run_child(["-c", "raise ValueError('no luck')"])
