@@ -49,7 +49,8 @@ def attention_sharpness(var: Var) -> float:
     """
     if not var.spec.var.qk_l2_norm:
         return 1.0
-    factors = [block.attn.scale_mul_1H11.detach().clamp_max(MAX_LOG_SCALE).exp() for block in var.blocks]
+    factors = [parameter.detach().clamp_max(MAX_LOG_SCALE).exp() for name, parameter in var.named_parameters()
+               if name.endswith("scale_mul_1H11")]
     return float(torch.stack(factors).square().mean())
 
 
