@@ -1,4 +1,4 @@
-"""`hieramp-export`: checkpoint to plan."""
+"""`hieramp-export`: checkpoint to plan, plan to engines."""
 
 import json
 from dataclasses import asdict
@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from hieramp.export.command import ExportCommand
+from hieramp.export.tensorrt_build.cli import build_engines_command, engine_options
 
 PathOption = click.Path(path_type=Path)
 
@@ -37,13 +38,42 @@ def model_options(command: Any) -> Any:
 @click.option("--class-names", type=PathOption, help="Class names, one a line, for a model of other classes.")
 @click.option("--keep-training-weights", is_flag=True, help="Keep encoder and class head, to train on from the plan.")
 @click.option("--store-fp16", is_flag=True, help="Round matrices to float16 first: half the size at any precision.")
-@click.option("--json", "as_json", is_flag=True, help="Print the parity figures as one JSON line.")
-def main(out: Path | None, as_json: bool, precision: str, static_scales: bool, static_batch: int, trace_outputs: bool,
-         keep_training_weights: bool, store_fp16: bool, **source_options: Any) -> None:
-    """Export a model as a plan that hieramp-run draws images from.
+@click.option("--from-plan", type=PathOption, help="Build engines of this plan instead of exporting; needs --target.")
+@engine_options
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON line: parity figures, and one of engines.")
+def main(from_plan: Path | None, out: Path | None, as_json: bool, target: str | None, **options: Any) -> None:
+    """Export a model as a plan that hieramp-run draws images from, and with --target its TensorRT engines.
 
-    Ends with a comparison to the PyTorch reference; a plan that fails it is not written.
+    An export ends with a comparison to the PyTorch reference; a plan that fails it is not written. Engines are built
+    from the plan alone, without PyTorch: --from-plan starts there.
     """
+    engine = {name: options.pop(name) for name in _ENGINE_OPTIONS}
+    if from_plan is None:
+        from_plan = _export(out, as_json, **options)
+    else:
+        _refuse_model_options()
+        if target is None:
+            raise click.UsageError("--from-plan builds engines: give --target tensorrt or --target tensorrt_rtx")
+    if target is not None:
+        build_engines_command(from_plan=from_plan, target=target, as_json=as_json, **engine)
+
+
+_ENGINE_OPTIONS = ("compute_capability", "max_batch", "opt_batch", "timing_cache", "workspace", "opt_level", "tf32")
+_PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "out", "static_scales", "static_batch",
+              "trace_outputs", "class_names", "keep_training_weights", "store_fp16")
+
+
+def _refuse_model_options() -> None:
+    """With --from-plan the plan is there already: an option that would shape it is a mistake."""
+    context = click.get_current_context()
+    given = [f"--{name.replace('_', '-')}" for name in _PLAN_ONLY
+             if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    if given:
+        raise click.UsageError(f"--from-plan takes the plan as it is: leave out {', '.join(given)}")
+
+
+def _export(out: Path | None, as_json: bool, *, precision: str, static_scales: bool, static_batch: int,
+            trace_outputs: bool, keep_training_weights: bool, store_fp16: bool, **source_options: Any) -> Path:
     from hieramp.export.model_source import ModelSource, load_model, rounded_to_fp16
     from hieramp.export.plan import ExportOptions, export_plan
 
@@ -56,7 +86,8 @@ def main(out: Path | None, as_json: bool, precision: str, static_scales: bool, s
     parity = export_plan(model.var, model.vqvae, model.settings, model.classes, options, out)
     if as_json:
         click.echo(json.dumps({"plan": str(out)} | asdict(parity)))
-        return
+        return out
     click.echo(f"plan: {out} ({precision})")
     click.echo(f"parity: logits within {max(parity.logits_max_abs):.3g} of the reference "
                f"(allowed {parity.threshold:.3g}), image PSNR {parity.image_psnr_db:.1f} dB")
+    return out

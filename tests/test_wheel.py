@@ -31,8 +31,9 @@ def source_of_the_wheel(root: Path) -> list[Path]:
     """Files that belong in the wheel, relative to the root: modules, type markers, runtime data, the shipped plan."""
     modules = [path for folder in ("hieramp_ref", "export", "runtime") for path in (root / folder).rglob("*")
                if path.suffix == ".py" or path.name == "py.typed"]
-    data = [path for folder in (Path("runtime/data"), SHIPPED_PLAN) for path in (root / folder).rglob("*")
-            if path.is_file() and "__pycache__" not in path.parts]
+    # Not below the plan: engines that were built into it fit one machine.
+    data = [path for folder in (Path("runtime/data"), SHIPPED_PLAN) for path in (root / folder).glob("*")
+            if path.is_file()]
     return sorted({path.relative_to(root) for path in [*modules, *data, *(root / "engines").glob("*.py")]})
 
 

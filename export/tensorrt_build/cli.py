@@ -1,0 +1,58 @@
+"""Options of `hieramp-export` that build the engines of a plan, and what they do; neither needs PyTorch or ONNX."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+PathOption = click.Path(path_type=Path)
+ONE_OR_MORE = click.IntRange(min=1)
+
+
+def engine_options(command: Any) -> Any:
+    """The options of building engines, all but the plan."""
+    for option in reversed((
+        click.option("--target", help="Build engines too: tensorrt (on the device itself) or tensorrt_rtx (anywhere)."),
+        click.option("--compute-capability", help="GPUs to build for, such as 86,89,120 [default: the GPU at hand; "
+                                                  "of tensorrt_rtx without one, 86,89,120]."),
+        click.option("--max-batch", type=ONE_OR_MORE, default=32, show_default=True, help="Most images at a time."),
+        click.option("--opt-batch", type=ONE_OR_MORE, help="Images at a time to optimise for [default: 8, or the "
+                                                           "most there can be]."),
+        click.option("--timing-cache", type=PathOption, help="File in which tensorrt keeps its timings for the next "
+                                                             "build."),
+        click.option("--workspace", type=ONE_OR_MORE, metavar="MB", help="Most scratch memory of a layer."),
+        click.option("--opt-level", type=click.IntRange(0, 5), help="How long to search for fast kernels."),
+        click.option("--tf32", is_flag=True, help="Let products in float32 be rounded to TF32."),
+    )):
+        command = option(command)
+    return command
+
+
+def build_engines_command(
+    from_plan: Path, target: str, compute_capability: str | None, max_batch: int, opt_batch: int | None,
+    timing_cache: Path | None, workspace: int | None, opt_level: int | None, tf32: bool, as_json: bool,
+) -> None:
+    """Do what the options say and print what was built."""
+    from hieramp.export.tensorrt_build.builder import BuildOptions
+    from hieramp.export.tensorrt_build.device import current_device
+    from hieramp.export.tensorrt_build.engines import Target, build_engines
+    from hieramp.export.tensorrt_build.library import choose_targets, load_library, parse_capabilities
+    from hieramp.export.tensorrt_build.profiles import Batches
+    from hieramp.runtime.plan import Plan
+
+    batches = Batches(max_batch, min(Batches.opt, max_batch) if opt_batch is None else opt_batch)
+    wanted = parse_capabilities(compute_capability) if compute_capability is not None else ()
+    library, device = load_library(target), current_device()
+    capabilities = choose_targets(library, wanted, device)
+    options = BuildOptions(batches, workspace, opt_level, timing_cache, tf32)
+    built = build_engines(Plan.open(from_plan), Target(library, capabilities, device), options)
+    if as_json:
+        rows = [{"path": str(e.path), "bytes": e.sidecar.engine.bytes, "seconds": e.sidecar.build_seconds}
+                for e in built]
+        click.echo(json.dumps({"plan": str(from_plan), "flavour": target, "version": library.version,
+                               "compute_capabilities": capabilities, "engines": rows}))
+        return
+    click.echo(f"{library.flavour} {library.version}, compute capability {', '.join(capabilities)}")
+    for engine in built:
+        click.echo(f"{engine.path}: {engine.sidecar.engine.bytes / 1e6:.1f} MB in {engine.sidecar.build_seconds:.1f} s")

@@ -1,0 +1,107 @@
+"""All engines of a plan for one library and its targets, in a folder that appears only when they are complete."""
+
+import hashlib
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+
+from hieramp.export.tensorrt_build.builder import BuildOptions, Job, build_engine
+from hieramp.export.tensorrt_build.device import Device
+from hieramp.export.tensorrt_build.library import Library
+from hieramp.export.tensorrt_build.profiles import graph_profiles
+from hieramp.export.tensorrt_build.sidecar import (
+    SCHEMA_VERSION,
+    Sidecar,
+    current_system,
+    engine_folder,
+    sidecar_json,
+    sidecar_path,
+)
+from hieramp.runtime.contract import GRAPH_NAMES, WEIGHTS
+from hieramp.runtime.manifest import Member
+from hieramp.runtime.plan import Plan
+
+
+@dataclass(frozen=True)
+class Target:
+    """What engines are built with and for; `device` is the GPU of the machine that builds, if any."""
+
+    library: Library
+    compute_capabilities: tuple[str, ...]
+    device: Device | None
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine that was written."""
+
+    path: Path
+    sidecar: Sidecar
+
+
+def build_engines(plan: Plan, target: Target, options: BuildOptions) -> tuple[BuiltEngine, ...]:
+    """Build the three engines of a plan, replacing older ones for the same target; raises BuildError."""
+    out = engine_folder(plan.folder, target.library.flavour, target.library.version, target.compute_capabilities)
+    with _folder_in_one_step(out) as folder:
+        sidecars = {graph: _write_engine(folder, plan, graph, target, options) for graph in GRAPH_NAMES}
+    return tuple(BuiltEngine(engine_file(out, graph), sidecar) for graph, sidecar in sidecars.items())
+
+
+def engine_file(folder: Path, graph: str) -> Path:
+    """The engine of a graph in a folder of engines."""
+    return folder / f"{graph}.engine"
+
+
+def _write_engine(folder: Path, plan: Plan, graph: str, target: Target, options: BuildOptions) -> Sidecar:
+    profiles = graph_profiles(plan.manifest, graph, options.batches)
+    job = Job(graph, plan.path(plan.manifest.graphs[graph].file), profiles, target.compute_capabilities)
+    started = time.perf_counter()
+    engine = build_engine(target.library, job, options)
+    seconds = time.perf_counter() - started
+    path = engine_file(folder, graph)
+    path.write_bytes(engine)
+    sidecar = _sidecar(plan, graph, target, options, job, seconds, engine)
+    sidecar_path(path).write_text(sidecar_json(sidecar), encoding="utf-8")
+    return sidecar
+
+
+def _sidecar(
+    plan: Plan, graph: str, target: Target, options: BuildOptions, job: Job, seconds: float, engine: memoryview
+) -> Sidecar:
+    manifest, device = plan.manifest, target.device
+    return Sidecar(
+        schema_version=SCHEMA_VERSION,
+        graph=graph,
+        flavour=target.library.flavour,
+        version=target.library.version,
+        compute_capabilities=target.compute_capabilities,
+        system=current_system(),
+        cuda=device.cuda if device else None,
+        driver=device.driver if device else None,
+        onnx_sha256=manifest.members[manifest.graphs[graph].file].sha256,
+        weights_sha256=manifest.members[WEIGHTS].sha256,
+        plugins=(),
+        profiles=job.profiles,
+        precision=manifest.precision,
+        tf32=options.tf32,
+        build_seconds=round(seconds, 3),
+        engine=Member(engine.nbytes, hashlib.sha256(engine).hexdigest()),
+    )
+
+
+@contextmanager
+def _folder_in_one_step(out: Path) -> Iterator[Path]:
+    """A new folder beside `out` that takes its place, and that of what is there, at the end or vanishes on an error."""
+    out.parent.mkdir(exist_ok=True)
+    folder = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    folder.chmod(0o755)  # mkdtemp makes folders that only their owner can read
+    try:
+        yield folder
+        shutil.rmtree(out, ignore_errors=True)
+        folder.rename(out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

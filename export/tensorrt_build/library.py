@@ -1,0 +1,75 @@
+"""TensorRT or TensorRT-RTX, whichever was asked for, and the GPUs it can build for."""
+
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from hieramp.export.tensorrt_build.device import Device
+from hieramp.export.tensorrt_build.errors import BuildError
+from hieramp.export.tensorrt_build.sidecar import FLAVOURS
+
+DEFAULT_TARGETS = ("86", "89", "120")
+_INSTALL = {
+    "tensorrt": "it comes with JetPack, or from its vendor's package index",
+    "tensorrt_rtx": "install it with pip install 'hieramp[tensorrt]'",
+}
+
+
+@dataclass(frozen=True)
+class Library:
+    """One of the two modules, which share an API; `flavour` is the name it is imported by."""
+
+    flavour: str
+    module: Any
+
+    @property
+    def version(self) -> str:
+        return str(self.module.__version__)
+
+    @property
+    def builds_for_any_gpu(self) -> bool:
+        """TensorRT-RTX compiles for the compute capabilities it is told; TensorRT for the GPU at hand."""
+        return self.flavour == "tensorrt_rtx"
+
+
+def load_library(flavour: str) -> Library:
+    """Import it; a BuildError says how it is installed where that fails."""
+    if flavour not in FLAVOURS:
+        raise BuildError(f"target must be one of {', '.join(FLAVOURS)}, got {flavour!r}")
+    try:
+        return Library(flavour, import_module(flavour))
+    except (ImportError, OSError) as error:
+        raise BuildError(f"target {flavour} cannot be imported ({error}): {_INSTALL[flavour]}") from error
+
+
+def parse_capabilities(text: str) -> tuple[str, ...]:
+    """Compute capabilities of a list such as `86,8.9,120`, each once and in rising order."""
+    words = [word.strip() for word in text.split(",")]
+    for word in words:
+        if not re.fullmatch(r"\d{2,3}|\d{1,2}\.\d", word):
+            raise BuildError(f"compute capability must be a number such as 89 or 8.9, got {word!r}")
+    return tuple(sorted({word.replace(".", "") for word in words}, key=int))
+
+
+def choose_targets(library: Library, wanted: tuple[str, ...], device: Device | None) -> tuple[str, ...]:
+    """The compute capabilities to build for: those wanted, else that of the GPU at hand, else the usual ones."""
+    if library.builds_for_any_gpu:
+        return _known(library, wanted or ((device.compute_capability,) if device else DEFAULT_TARGETS))
+    if device is None:
+        raise BuildError("tensorrt builds for the GPU at hand, and there is none: build on the device, "
+                         "or use --target tensorrt_rtx, which needs no GPU")
+    if wanted not in ((), (device.compute_capability,)):
+        raise BuildError(f"tensorrt builds for the GPU at hand, of compute capability {device.compute_capability}, "
+                         f"not for {', '.join(wanted)}: leave out --compute-capability, or build on that device")
+    return (device.compute_capability,)
+
+
+def _known(library: Library, wanted: tuple[str, ...]) -> tuple[str, ...]:
+    names = (name[2:] for name in vars(library.module.ComputeCapability) if re.fullmatch(r"SM\d+", name))
+    known = sorted(names, key=int)
+    for capability in wanted:
+        if capability not in known:
+            raise BuildError(f"{library.flavour} {library.version} builds for compute capability {', '.join(known)}, "
+                             f"not for {capability}: choose another, or build on the device with --target tensorrt")
+    return wanted

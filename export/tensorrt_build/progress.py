@@ -1,0 +1,103 @@
+"""A bar for a build, and the messages of the library, in the shape that its callbacks want.
+
+Both are plain classes; `bound` joins one with the library's own base class, which is known only after the import.
+"""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+_FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
+
+
+def bound(callback: type[Any], base: Any) -> type[Any]:
+    """A class with the methods of `callback` that the library accepts as one of its `base`."""
+    return type(callback.__name__, (callback, base), {})
+
+
+@dataclass
+class _Phase:
+    steps: int
+    done: int = 0
+
+
+class Progress:
+    """Shows how far a build is, phases within phases counted as parts of their parent's current step.
+
+    Setting `interrupted` cancels the build, which then ends without an engine.
+    """
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.interrupted = False
+        self._title = title
+        self._open: dict[str, _Phase] = {}
+        self._bar: Any = tqdm(total=1.0, desc=title, bar_format=_FORMAT, disable=None)
+
+    @property
+    def fraction(self) -> float:
+        """How much is done, from 0 to 1."""
+        done, share = 0.0, 1.0
+        for phase in self._open.values():
+            done += share * min(phase.done, phase.steps) / phase.steps
+            share /= phase.steps
+        return min(done, 1.0)
+
+    def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+        self._open[phase_name] = _Phase(max(num_steps, 1))
+        self._show(phase_name)
+
+    def step_complete(self, phase_name: str, step: int) -> bool:
+        """Whether to go on."""
+        self._open[phase_name].done = step + 1
+        self._show(phase_name)
+        return not self.interrupted
+
+    def phase_finish(self, phase_name: str) -> None:
+        self._open.pop(phase_name, None)
+        if not self._open:
+            self._bar.update(1.0 - self._bar.n)
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def _show(self, phase_name: str) -> None:
+        self._bar.set_description_str(f"{self._title}: {phase_name.lower()}", refresh=False)
+        self._bar.update(max(0.0, self.fraction - self._bar.n))
+
+
+class Messages:
+    """Keeps the library's errors, the first of which is the cause, and drops the rest of its talk."""
+
+    def __init__(self, error_levels: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+        self._error_levels = error_levels
+
+    def log(self, severity: Any, msg: str) -> None:
+        if severity in self._error_levels:
+            self.errors.append(msg)
+
+
+@contextmanager
+def interrupt_cancels(progress: Any) -> Iterator[None]:
+    """Make Ctrl-C cancel the build and raise at its end: the library swallows what a callback raises."""
+    if threading.current_thread() is not threading.main_thread():  # which alone receives signals
+        yield
+        return
+
+    def cancel(*_: object) -> None:
+        progress.interrupted = True
+
+    previous = signal.signal(signal.SIGINT, cancel)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous or signal.SIG_DFL)
+    if progress.interrupted:
+        raise KeyboardInterrupt

@@ -1,0 +1,60 @@
+"""How far a build is, how it is interrupted, and which messages are kept."""
+
+import signal
+
+import pytest
+
+from hieramp.export.tensorrt_build.progress import Messages, Progress, bound, interrupt_cancels
+
+
+class Base:
+    def __init__(self) -> None:
+        self.prepared = True
+
+
+def test_phases_within_phases() -> None:
+    progress = Progress("step")
+    progress.phase_start("build", None, 4)
+    progress.step_complete("build", 0)
+    assert progress.fraction == 1 / 4
+    progress.phase_start("optimise", "build", 2)
+    progress.step_complete("optimise", 0)
+    assert progress.fraction == 1 / 4 + 1 / 8
+    progress.phase_start("empty", "optimise", 0)
+    assert progress.step_complete("empty", 0)
+    progress.phase_finish("empty")
+    progress.phase_finish("optimise")
+    progress.step_complete("build", 3)
+    assert progress.fraction == 1
+    progress.phase_finish("build")
+    progress.close()
+
+
+def test_a_callback_is_one_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = bound(Progress, Base)("step")
+    assert progress.prepared
+    assert isinstance(progress, Progress)
+
+
+def test_an_interrupt_cancels_and_is_raised_at_the_end() -> None:
+    before, progress, reached = signal.getsignal(signal.SIGINT), Progress("step"), []
+    progress.phase_start("build", None, 2)
+    with pytest.raises(KeyboardInterrupt), interrupt_cancels(progress):
+        signal.raise_signal(signal.SIGINT)
+        reached.append(progress.step_complete("build", 0))
+    assert reached == [False]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_without_an_interrupt_nothing_happens() -> None:
+    before, progress = signal.getsignal(signal.SIGINT), Progress("step")
+    with interrupt_cancels(progress):
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_errors_are_kept() -> None:
+    messages = Messages(("internal", "error"))
+    for severity in ("info", "error", "warning", "internal"):
+        messages.log(severity, f"an {severity}")
+    assert messages.errors == ["an error", "an internal"]
