@@ -1,0 +1,65 @@
+"""The shipped plan keeps what the project promises of it: agreement with the reference, determinism, size."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hieramp.export.agreement import Agreement, draw_agreement, plan_reference
+from hieramp.runtime import OnnxRuntimeBackend, Picture, PictureKey, Plan, batch_inputs, generate, resolve_settings
+from hieramp.runtime.job import shipped_plan
+from hieramp_ref.presets import preset
+
+KEYS = [PictureKey(label, index) for label in range(10) for index in range(2)]
+MOST_BYTES = 60 * 2**20
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return Plan.open(shipped_plan())
+
+
+@pytest.fixture(scope="module")
+def agreement(plan: Plan) -> Agreement:
+    """Over 80 pictures of all classes."""
+    keys = [PictureKey(i % 10, 100 + i) for i in range(80)]
+    model = preset("var_cifar10")
+    return draw_agreement(plan, *plan_reference(plan, model), *batch_inputs(keys, plan.manifest.model, seed=1))
+
+
+def draw(plan: Plan, keys: list[PictureKey], batch_size: int) -> dict[PictureKey, Picture]:
+    with OnnxRuntimeBackend.open(plan) as backend:
+        pictures = generate(backend, plan, resolve_settings(plan.manifest), keys, seed=0, batch_size=batch_size)
+        return {picture.key: picture for picture in pictures}
+
+
+@pytest.mark.slow
+def test_draws_agree_with_the_reference_on_its_own_tokens(agreement: Agreement) -> None:
+    assert agreement.draws >= 10_000
+    assert agreement.forced_share >= 0.999
+
+
+@pytest.mark.slow
+def test_tokens_agree_with_the_reference_running_free(agreement: Agreement) -> None:
+    assert agreement.free_share >= 0.99
+
+
+def test_pictures_do_not_depend_on_the_order_of_classes(plan: Plan) -> None:
+    once, again = draw(plan, KEYS, 8), draw(plan, KEYS[::-1], 8)
+    assert all(once[key].image_3SS.tobytes() == again[key].image_3SS.tobytes() for key in KEYS)
+
+
+def test_pictures_hardly_depend_on_the_batch_size(plan: Plan) -> None:
+    once, again = draw(plan, KEYS, 20), draw(plan, KEYS, 3)
+    assert np.mean([once[key].tokens_L == again[key].tokens_L for key in KEYS]) >= 0.99
+
+
+def test_the_plan_passed_its_gate_and_amplifies(plan: Plan) -> None:
+    parity, amplification = plan.manifest.parity, plan.manifest.amplification
+    assert parity is not None and parity.passed and max(parity.logits_max_abs) <= 1e-3
+    assert amplification is not None and amplification.beta == (0, 5, 5, 5, 5, 5)
+
+
+def test_the_shipped_files_are_small(repo_root: Path) -> None:
+    files = [path for path in (repo_root / "engines" / "var_cifar10.plan").iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= MOST_BYTES
