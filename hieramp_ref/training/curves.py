@@ -1,5 +1,6 @@
 """Loss curves of a run as a PNG."""
 
+from collections import Counter
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -9,9 +10,15 @@ from hieramp_ref.training.state import Record
 _NOT_CURVES = {"step", "seconds", "lr"}
 
 
+def curve_names(history: list[Record]) -> list[str]:
+    """The figures that were measured more than once, each once for its training and its held-out series."""
+    counts = Counter(name for record in history for name in record)
+    return sorted({name.removeprefix("val_") for name, count in counts.items() if count > 1} - _NOT_CURVES)
+
+
 def draw_curves(history: list[Record], path: Path, title: str) -> None:
-    """One panel a figure, training and held-out (`val_` prefix) together, over steps."""
-    names = sorted({name.removeprefix("val_") for record in history for name in record} - _NOT_CURVES)
+    """One panel a figure, training and held-out (`val_` prefix) together, over steps; a single point is no curve."""
+    names = curve_names(history)
     columns = min(max(len(names), 1), 4)
     rows = -(-max(len(names), 1) // columns)
     figure = Figure(figsize=(4 * columns, 3 * rows), layout="constrained")
