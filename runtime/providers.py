@@ -24,6 +24,8 @@ PROVIDERS = {
     "nv_tensorrt_rtx": Provider("NvTensorRTRTXExecutionProvider", "cuda", "gpu"),
 }
 _OPENVINO_PLUGIN = "onnxruntime_ep_openvino"
+# By itself it computes float32 graphs in bfloat16 where the processor can, which moves most draws.
+_OPENVINO_OPTIONS = {"load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}'}
 
 
 def find_provider(name: str) -> Provider:
@@ -45,7 +47,7 @@ def select_provider(options: Any, provider: Provider) -> list[str] | None:
     """Make session options use a provider; what is returned goes to the session as its list of providers."""
     plugged = _plugged_devices(provider)
     if plugged:
-        options.add_provider_for_devices(plugged[:1], {})
+        options.add_provider_for_devices(plugged[:1], _OPENVINO_OPTIONS)
         return None
     fallbacks = ["CUDAExecutionProvider"] if provider.device == "cuda" else []
     wanted = [provider.full_name, *fallbacks, "CPUExecutionProvider"]
