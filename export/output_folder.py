@@ -1,4 +1,4 @@
-"""The folder a plan is written in, which appears under its name only when all is well."""
+"""The folder a plan or its engines are written in, which appears under its name only when all is well."""
 
 import shutil
 from collections.abc import Iterator
@@ -12,12 +12,19 @@ from hieramp.runtime.contract import MANIFEST
 
 @contextmanager
 def folder_in_one_step(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` that takes its place at the end, or vanishes on an error.
+    """A new folder beside the plan folder `out` that takes its place at the end, or vanishes on an error.
 
     Raises ExportError where `out` is something other than a plan or an empty folder, or cannot be written.
     """
     out = out.resolve()  # a link to a plan goes on pointing at it
     _refuse_other_content(out)
+    with replaced_in_one_step(out) as folder:
+        yield folder
+
+
+@contextmanager
+def replaced_in_one_step(out: Path) -> Iterator[Path]:
+    """The same for any folder, whatever is in it; raises ExportError where its parent cannot be written."""
     folder = _new_folder(out)
     try:
         yield folder

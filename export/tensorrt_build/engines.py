@@ -1,14 +1,11 @@
 """All engines of a plan for one library and its targets, in a folder that appears only when they are complete."""
 
 import hashlib
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
+from hieramp.export.output_folder import replaced_in_one_step
 from hieramp.export.tensorrt_build.builder import BuildOptions, Job, build_engine
 from hieramp.export.tensorrt_build.device import Device
 from hieramp.export.tensorrt_build.library import Library
@@ -46,7 +43,7 @@ class BuiltEngine:
 def build_engines(plan: Plan, target: Target, options: BuildOptions) -> tuple[BuiltEngine, ...]:
     """Build the three engines of a plan, replacing older ones for the same target; raises BuildError."""
     out = engine_folder(plan.folder, target.library.flavour, target.library.version, target.compute_capabilities)
-    with _folder_in_one_step(out) as folder:
+    with replaced_in_one_step(out) as folder:
         sidecars = {graph: _write_engine(folder, plan, graph, target, options) for graph in GRAPH_NAMES}
     return tuple(BuiltEngine(engine_file(out, graph), sidecar) for graph, sidecar in sidecars.items())
 
@@ -91,17 +88,3 @@ def _sidecar(
         build_seconds=round(seconds, 3),
         engine=Member(engine.nbytes, hashlib.sha256(engine).hexdigest()),
     )
-
-
-@contextmanager
-def _folder_in_one_step(out: Path) -> Iterator[Path]:
-    """A new folder beside `out` that takes its place, and that of what is there, at the end or vanishes on an error."""
-    out.parent.mkdir(exist_ok=True)
-    folder = Path(mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    folder.chmod(0o755)  # mkdtemp makes folders that only their owner can read
-    try:
-        yield folder
-        shutil.rmtree(out, ignore_errors=True)
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
