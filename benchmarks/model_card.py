@@ -11,7 +11,7 @@ from judge import Accuracy, accuracy, load_or_train
 from recognition import Recognition, recognise, variants
 from record import RESULTS, append_row, row
 
-from hieramp.export.agreement import plan_reference
+from hieramp.export.parity.agreement import plan_reference
 from hieramp.export.command import ExportCommand
 from hieramp.export.model_source import ModelSource
 from hieramp.runtime import OnnxRuntimeBackend, Plan
