@@ -54,19 +54,22 @@ def open_checkpoint(source: CheckpointSource, plan: Plan) -> Checkpoint:
                           "--reference VAR VAE, --against PLAN or --recorded RECORD")
     var, vqvae = load_var(source.var or weights, spec), load_vqvae(source.vae or weights, spec)
     settings = settings_from_json(var.spec, source.settings) if source.settings else reference_settings(plan.manifest)
-    name = source.var.name if source.var else f"checkpoint in {plan.manifest.name}"
-    vocab_size = var.spec.vqvae.vocab_size
+    return checkpoint(var, vqvae, settings, source.var.name if source.var else f"checkpoint in {plan.manifest.name}")
+
+
+def checkpoint(var: Var, vqvae: Vqvae, settings: Settings, name: str) -> Checkpoint:
+    """A model in memory as a reference."""
     facts = Facts(name, "reference", "fp32", model_shape(var.spec), attention_sharpness(var),
-                  runtime_settings(settings, vocab_size), tuple(sorted(set(settings.blocks))))
+                  runtime_settings(settings, var.spec.vqvae.vocab_size), tuple(sorted(set(settings.blocks))))
     return Checkpoint(var, vqvae, settings, facts)
 
 
-def observe_checkpoint(checkpoint: Checkpoint, batches: Iterable[Inputs]) -> Iterator[tuple[Inputs, Observation]]:
+def observe_checkpoint(model: Checkpoint, batches: Iterable[Inputs]) -> Iterator[tuple[Inputs, Observation]]:
     """The reference running free, which is its own history."""
     for inputs in batches:
-        trace = generate(checkpoint.var, checkpoint.vqvae, torch.from_numpy(inputs.labels_B),
-                         torch.from_numpy(inputs.uniforms_BL), checkpoint.settings)
-        yield inputs, _observation(trace, sorted(set(checkpoint.settings.blocks)))
+        trace = generate(model.var, model.vqvae, torch.from_numpy(inputs.labels_B),
+                         torch.from_numpy(inputs.uniforms_BL), model.settings)
+        yield inputs, _observation(trace, sorted(set(model.settings.blocks)))
 
 
 def _observation(trace: Trace, blocks: list[int]) -> Observation:

@@ -33,12 +33,12 @@ def kept_tokens(logits_lV: Float64Array, top_k: int, top_p: float) -> BoolArray:
 
 
 def divergence(theirs_lV: Float64Array, ours_lV: Float64Array, kept_lV: BoolArray | None = None) -> Float64Array:
-    """KL(theirs ‖ ours) [l] of two sets of logits, in nats, over the kept tokens where given."""
-    p, q = log_softmax(theirs_lV, kept_lV), log_softmax(ours_lV, kept_lV)
-    kept_lV = np.ones(p.shape, bool) if kept_lV is None else kept_lV
-    with np.errstate(invalid="ignore"):
+    """KL(theirs ‖ ours) [l] of two sets of logits, in nats, over the kept tokens where given; infinite if none is."""
+    kept_lV = np.ones(theirs_lV.shape, bool) if kept_lV is None else kept_lV
+    with np.errstate(invalid="ignore"):  # infinities of tokens that are not kept
+        p, q = log_softmax(theirs_lV, kept_lV), log_softmax(ours_lV, kept_lV)
         terms_lV = np.where(kept_lV, np.exp(p) * (p - q), 0.0)
-    return np.asarray(terms_lV.sum(-1), np.float64)
+    return np.where(kept_lV.any(-1), terms_lV.sum(-1), np.inf)
 
 
 def flip_probability(theirs_lV: Float64Array, ours_lV: Float64Array) -> Float64Array:

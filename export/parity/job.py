@@ -67,8 +67,8 @@ def _reference(job: CompareJob, plan: Plan) -> Iterator[tuple[Facts, Pairs]]:
         raise ExportError(f"a checkpoint needs PyTorch ({error}): pip install 'hieramp[export]', or compare with "
                           "--against PLAN or --recorded RECORD") from error
     var, vae = job.reference or (None, None)
-    checkpoint = open_checkpoint(CheckpointSource(var, vae, job.preset, job.config, job.settings), plan)
-    yield checkpoint.facts, observe_checkpoint(checkpoint, batches)
+    model = open_checkpoint(CheckpointSource(var, vae, job.preset, job.config, job.settings), plan)
+    yield model.facts, observe_checkpoint(model, batches)
 
 
 @contextmanager

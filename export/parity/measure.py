@@ -41,7 +41,7 @@ def measure_scales(ours: Observation, theirs: Observation, settings: Settings, l
         found |= {"rows": rows_R}
         if ours.logits and theirs.logits:
             found |= _logits(ours.logits[scale][rows_R], theirs.logits[scale][rows_R], limits)
-        if _shows_saliency(ours, theirs, scale):
+        if _shows_saliency(ours, theirs, settings, scale):
             found |= _selection(ours.saliency[scale], theirs.saliency[scale], controls.select_count, limits)
         samples.append(found)
         equal_B = equal_B & (ours.tokens[scale] == theirs.tokens[scale]).all(1)
@@ -67,15 +67,16 @@ def comparable_rows(ours: Observation, theirs: Observation, settings: Settings, 
     """Mask [R] of every scale: the rows in which no tie of saliency was broken differently up to it."""
     rows_R = np.ones(2 * len(theirs.tokens[0]), bool)
     for scale, tokens_Bl in enumerate(theirs.tokens):
-        if _shows_saliency(ours, theirs, scale):
+        if _shows_saliency(ours, theirs, settings, scale):
             count = settings.controls(scale, tokens_Bl.shape[1]).select_count
             pairs = zip(theirs.saliency[scale], ours.saliency[scale], strict=True)
             rows_R = rows_R & ~np.any([other_tie(a, b, count, tolerance) for a, b in pairs], axis=0)
         yield rows_R
 
 
-def _shows_saliency(ours: Observation, theirs: Observation, scale: int) -> bool:
-    return bool(ours.saliency and theirs.saliency and len(theirs.saliency[scale]) and len(ours.saliency[scale]))
+def _shows_saliency(ours: Observation, theirs: Observation, settings: Settings, scale: int) -> bool:
+    """Whether a selection was made that both sides show."""
+    return bool(settings.beta[scale] and ours.saliency and theirs.saliency and len(theirs.saliency[scale]) and len(ours.saliency[scale]))
 
 
 def _logits(ours_RlV: FloatArray, theirs_RlV: FloatArray, limits: Limits) -> dict[str, Samples]:
