@@ -1,6 +1,7 @@
 """`hieramp-parity`: compare what the reference and a plan compute."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import click
 
 from hieramp.export.cli import PathOption, model_options
 from hieramp.export.command import ExportGroup
+from hieramp.export.errors import ExportError
 from hieramp.runtime.providers import PROVIDERS
 from hieramp.runtime.uniforms import SEED_LIMIT
 
@@ -29,11 +31,22 @@ def run_options(command: Any) -> Any:
         click.option("--threads", type=click.IntRange(1, 4096), help="Threads of the CPU.  [default: the cores]"),
         click.option("--batch-size", type=click.IntRange(1, 4096), help="Pictures at a time.  [default: 20 or fewer]"),
         click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), default=0, show_default=True),
-        click.option("--report", type=PathOption, help="Folder to write report.html and report.json into."),
+        click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder to write report.html and report.json into."),
         click.option("--json", "as_json", is_flag=True, help="Print one line of JSON instead of words."),
     )):
         command = option(command)
     return command
+
+
+def _require(*modules: str) -> None:
+    """Raise ExportError before anything is computed where a module is not installed."""
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise ExportError(f"{', '.join(missing)} cannot be imported: pip install 'hieramp[parity]'")
+
+
+def _report_needs(report: Path | None) -> list[str]:
+    return ["jinja2", "matplotlib"] if report else []
 
 
 @main.command("compare")
@@ -58,6 +71,7 @@ def compare(plan: Path | None, report: Path | None, as_json: bool, **options: An
     from hieramp.export.parity.report.words import comparison_words
     from hieramp.runtime.job import shipped_plan
 
+    _require("scipy", *(["polygraphy"] if options["save"] or options["recorded"] else []), *_report_needs(report))
     found = run_compare(CompareJob(plan or shipped_plan(), **options))
     click.echo(json.dumps(comparison_data(found)) if as_json else comparison_words(found))
     if report:
@@ -66,6 +80,30 @@ def compare(plan: Path | None, report: Path | None, as_json: bool, **options: An
         write_comparison(found, report)
         click.echo(f"report: {report / 'report.html'}", err=as_json)
     return _PAST_A_BOUND if found.failure else 0
+
+
+@main.command("diversity")
+@run_options
+@click.option("--images", type=click.IntRange(min=2), default=200, show_default=True, help="The classes in turn.")
+@click.option("--resamples", type=click.IntRange(min=100), default=1000, show_default=True, help="Of the bootstrap.")
+def diversity(plan: Path | None, report: Path | None, as_json: bool, **options: Any) -> None:
+    """Draw the same seeds with amplification and without, and compare how each scale uses its tokens.
+
+    Token entropy, distinct tokens and concentration of every scale, and object focus of the pictures, with bootstrap
+    intervals. docs/parity.md defines them.
+    """
+    from hieramp.export.parity.job import run_diversity
+    from hieramp.export.parity.report.diversity import diversity_data, diversity_words
+    from hieramp.runtime.job import shipped_plan
+
+    _require("scipy", *_report_needs(report))
+    found = run_diversity(plan or shipped_plan(), **options)
+    click.echo(json.dumps(diversity_data(found)) if as_json else diversity_words(found))
+    if report:
+        from hieramp.export.parity.report.diversity import write_diversity
+
+        write_diversity(found, report)
+        click.echo(f"report: {report / 'report.html'}", err=as_json)
 
 
 @main.command("replay")

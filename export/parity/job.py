@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hieramp.export.errors import ExportError
 from hieramp.export.parity.comparison import Comparison, compare
+from hieramp.export.parity.diversity import Diversity, DiversityJob, diversity
 from hieramp.export.parity.facts import Facts, plan_facts
 from hieramp.export.parity.observation import Inputs, Observation, observe, picture_batches
 from hieramp.export.parity.recording import read_facts, read_pairs, record_pairs
@@ -46,6 +47,15 @@ def run_compare(job: CompareJob) -> Comparison:
         if job.save:
             pairs = record_pairs(pairs, facts, job.save)
         return compare(seen, backend, facts, pairs, digest=plan.digest)
+
+
+def run_diversity(folder: Path, *, images: int, batch_size: int | None, seed: int, resamples: int, provider: str,
+                  threads: int | None) -> Diversity:
+    """Draw with amplification and without, on ONNX Runtime."""
+    plan = Plan.open(folder)
+    size = min(batch_size or default_batch_size(plan.manifest.model), images)
+    with _visible(plan) as seen, OnnxRuntimeBackend.open(seen, provider, threads) as backend:
+        return diversity(seen, backend, DiversityJob(images, size, seed, resamples), digest=plan.digest)
 
 
 @contextmanager
