@@ -28,7 +28,7 @@ def succeed(*command: str | Path, cwd: Path) -> str:
 
 
 def source_of_the_wheel(root: Path) -> list[Path]:
-    """Files that belong in the wheel, relative to the root: modules, type markers, templates, runtime data, the shipped plan."""
+    """Files that belong in the wheel, relative to the root: modules, templates, runtime data, the shipped plan."""
     modules = [path for folder in ("hieramp_ref", "export", "runtime") for path in (root / folder).rglob("*")
                if path.suffix in (".py", ".j2") or path.name == "py.typed"]
     # Not below the plan: engines that were built into it fit one machine.

@@ -31,7 +31,8 @@ def run_options(command: Any) -> Any:
         click.option("--threads", type=click.IntRange(1, 4096), help="Threads of the CPU.  [default: the cores]"),
         click.option("--batch-size", type=click.IntRange(1, 4096), help="Pictures at a time.  [default: 20 or fewer]"),
         click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), default=0, show_default=True),
-        click.option("--report", type=click.Path(path_type=Path, file_okay=False), help="Folder to write report.html and report.json into."),
+        click.option("--report", type=click.Path(path_type=Path, file_okay=False),
+                     help="Folder to write report.html and report.json into."),
         click.option("--json", "as_json", is_flag=True, help="Print one line of JSON instead of words."),
     )):
         command = option(command)

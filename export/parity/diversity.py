@@ -1,6 +1,7 @@
-"""Does amplification make coarse scales more diverse and fine scales more concentrated? The same seeds with and without.
+"""Does amplification make coarse scales more diverse and fine scales more concentrated?
 
-Both sides carry the class tokens and get the same uniforms; the plain one has β = 0 at every scale.
+The same seeds are drawn with it and without. Both sides carry the class tokens and get the same uniforms; the plain
+one has β = 0 at every scale.
 """
 
 from collections.abc import Iterator
@@ -22,12 +23,14 @@ from hieramp.export.parity.intervals import (
 )
 from hieramp.export.parity.observation import Inputs, picture_batches
 from hieramp.export.parity.samples import Float64Array
-from hieramp.export.parity.usage import concentration, distinct, entropy, token_counts
+from hieramp.export.parity.usage import Usage, concentration, distinct, entropy, token_counts
 from hieramp.runtime import Backend, Drawing, Plan, Settings, draw_batch
 from hieramp.runtime.backend import CacheT, FloatArray, IntArray
 from hieramp.runtime.schedule import stages
 
 LEVEL = 0.95
+SHOWN_PICTURES = 8
+_COARSE, _FINE = 0, 2  # stages, as the runtime numbers them
 _HALF = 0.5
 _USAGES = {"entropy": entropy, "distinct": distinct, "concentration": concentration}
 TITLES = {
@@ -59,14 +62,18 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Diversity:
-    """Every quantity by name: one pair of figures a scale, or one alone; and the two claims, answered."""
+    """Every quantity by name: one pair of figures a scale, or one alone.
+
+    `coarse` is the mean difference of entropy over the amplified coarse scales, `fine` that of concentration over the
+    fine ones; None where there are none.
+    """
 
     plan: Facts
     job: DiversityJob
     scales: dict[str, tuple[Paired, ...]]
     whole: dict[str, Paired]
-    coarse: Interval
-    fine: Interval
+    coarse: Interval | None
+    fine: Interval | None
     stages: tuple[int, ...]
     labels_n: IntArray
     pictures: tuple[FloatArray, FloatArray]
@@ -81,33 +88,43 @@ def diversity(plan: Plan, backend: Backend[CacheT], job: DiversityJob, *, digest
     none = replace(facts.settings, beta=(0.0,) * len(facts.settings.beta))
     amplified, plain = (_draw(plan, backend, settings, batches) for settings in (facts.settings, none))
     labels_N = np.concatenate([inputs.labels_B for inputs in batches])
-    weights_TN = bootstrap_weights(labels_N, job.resamples, job.seed)
+    weights_TN, part = bootstrap_weights(labels_N, job.resamples, job.seed), stages(plan.manifest.model.scale_count)
     pairs = list(zip(amplified.counts, plain.counts, strict=True))
-    scales = {name: tuple(paired_usage(a, b, usage, weights_TN, LEVEL) for a, b in pairs)
+    raised = {stage: [pairs[k] for k, beta in enumerate(facts.settings.beta) if beta and part[k] == stage]
+              for stage in (_COARSE, _FINE)}
+    return Diversity(
+        facts, job, _scale_pairs(amplified, plain, weights_TN),
+        {name: paired_mean(values, plain.whole[name], weights_TN, LEVEL) for name, values in amplified.whole.items()},
+        _mean_difference(raised[_COARSE], entropy, weights_TN),
+        _mean_difference(raised[_FINE], concentration, weights_TN),
+        part, labels_N[:SHOWN_PICTURES], (amplified.pictures, plain.pictures),
+    )
+
+
+def _scale_pairs(amplified: Drawn, plain: Drawn, weights_TN: Float64Array) -> dict[str, tuple[Paired, ...]]:
+    """Every quantity of the scales, by name."""
+    usages = {name: tuple(paired_usage(a, b, usage, weights_TN, LEVEL)
+                          for a, b in zip(amplified.counts, plain.counts, strict=True))
               for name, usage in _USAGES.items()}
-    scales |= {name: tuple(paired_mean(a[name], b[name], weights_TN, LEVEL)
-                           for a, b in zip(amplified.scales, plain.scales, strict=True)) for name in plain.scales[0]}
-    whole = {name: paired_mean(values, plain.whole[name], weights_TN, LEVEL) for name, values in amplified.whole.items()}
-    raised = [k for k, beta in enumerate(facts.settings.beta) if beta]
-    part = stages(len(pairs))
-    coarse = _mean_difference([pairs[k] for k in raised if part[k] == 0], "entropy", weights_TN)
-    fine = _mean_difference([pairs[k] for k in raised if part[k] == 2], "concentration", weights_TN)
-    return Diversity(facts, job, scales, whole, coarse, fine, part, labels_N[:8],
-                     (amplified.pictures, plain.pictures))
+    means = {name: tuple(paired_mean(a[name], b[name], weights_TN, LEVEL)
+                         for a, b in zip(amplified.scales, plain.scales, strict=True)) for name in plain.scales[0]}
+    return usages | means
 
 
-def answer(interval: Interval) -> str:
+def answer(interval: Interval | None) -> str:
     """Whether a difference that is claimed to be positive is seen."""
+    if interval is None:
+        return "there is no such scale"
     if interval.low > 0:
         return "yes"
     return "no: the opposite" if interval.high < 0 else "not shown: the interval holds 0"
 
 
-def _mean_difference(pairs: list[tuple[Float64Array, Float64Array]], name: str, weights_TN: Float64Array) -> Interval:
-    """Mean over some scales of amplified minus plain, resampled together; nothing but zeros where there are none."""
-    usage = _USAGES[name]
+def _mean_difference(pairs: list[tuple[Float64Array, Float64Array]], usage: Usage,
+                     weights_TN: Float64Array) -> Interval | None:
+    """Mean over some scales of amplified minus plain, resampled together."""
     if not pairs:
-        return Interval(0.0, 0.0, 0.0)
+        return None
     ones = np.ones((1, weights_TN.shape[1]))
     value, resampled = (np.mean([usage(w @ a) - usage(w @ b) for a, b in pairs], axis=0) for w in (ones, weights_TN))
     return basic_interval(float(value[0]), resampled, LEVEL)
@@ -124,7 +141,7 @@ def _draw(plan: Plan, backend: Backend[CacheT], settings: Settings, batches: lis
         tuple({name: np.concatenate([batch[k][name] for batch in values]) for name in values[0][k]}
               for k in range(model.scale_count)),
         {"picture_focus": np.concatenate([picture_focus(drawing.image_B3SS) for drawing in drawings])},
-        drawings[0].image_B3SS[:8],
+        drawings[0].image_B3SS[:SHOWN_PICTURES],
     )
 
 

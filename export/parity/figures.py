@@ -32,7 +32,7 @@ QUANTITIES = {quantity.name: quantity for quantity in (
     Quantity("flips", "tokens drawn differently", "forced", "draws that differ, with the same history and uniforms"),
     Quantity("first_flips", "first flips", "free", "pictures whose first other token is at this scale"),
     Quantity("free_flips", "tokens that differ", "free", "share of tokens that differ, whatever came before"),
-    Quantity("latent_max", "largest error of the latent", "codebook", "largest difference of f_hat, given the same tokens"),
+    Quantity("latent_max", "largest error of the latent", "codebook", "largest difference of f_hat"),
     Quantity("decoder_max", "pixels, largest error", "decoder", "largest difference of a pixel in [0, 1]"),
     Quantity("decoder_psnr", "PSNR", "decoder", "PSNR of the worst picture, in dB", True),
     Quantity("equal_psnr", "PSNR where all tokens agree", "free", "worst PSNR of pictures of equal tokens, in dB",

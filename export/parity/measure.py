@@ -63,7 +63,8 @@ def measure_pictures(ours: Observation, theirs: Observation) -> Samples:
     }
 
 
-def comparable_rows(ours: Observation, theirs: Observation, settings: Settings, tolerance: float) -> Iterator[BoolArray]:
+def comparable_rows(ours: Observation, theirs: Observation, settings: Settings,
+                    tolerance: float) -> Iterator[BoolArray]:
     """Mask [R] of every scale: the rows in which no tie of saliency was broken differently up to it."""
     rows_R = np.ones(2 * len(theirs.tokens[0]), bool)
     for scale, tokens_Bl in enumerate(theirs.tokens):
@@ -76,7 +77,8 @@ def comparable_rows(ours: Observation, theirs: Observation, settings: Settings, 
 
 def _shows_saliency(ours: Observation, theirs: Observation, settings: Settings, scale: int) -> bool:
     """Whether a selection was made that both sides show."""
-    return bool(settings.beta[scale] and ours.saliency and theirs.saliency and len(theirs.saliency[scale]) and len(ours.saliency[scale]))
+    shown = bool(ours.saliency and theirs.saliency) and len(theirs.saliency[scale]) and len(ours.saliency[scale])
+    return bool(settings.beta[scale] and shown)
 
 
 def _logits(ours_RlV: FloatArray, theirs_RlV: FloatArray, limits: Limits) -> dict[str, Samples]:

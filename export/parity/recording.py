@@ -8,6 +8,7 @@ A record is a folder of `record.json`, and for each batch two files as Polygraph
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,9 @@ def read_pairs(folder: Path) -> Iterator[tuple[Inputs, Observation]]:
     for batch in range(_record(folder)["batches"]):
         stem = folder / f"batch_{batch:03d}"
         try:
-            feed = load_json(f"{stem}.inputs.json")[0]
-            outputs = RunResults.load(f"{stem}.outputs.json")[RUNNER][0]
+            with _quiet():
+                feed = load_json(f"{stem}.inputs.json")[0]
+                outputs = RunResults.load(f"{stem}.outputs.json")[RUNNER][0]
             inputs = Inputs(feed["labels"], feed["uniforms"])
             yield inputs, from_outputs(dict(outputs.items()))
         except (OSError, ValueError, KeyError, IndexError, TypeError, PolygraphyException) as error:
@@ -87,10 +89,19 @@ def _write(stem: Path, inputs: dict[str, NDArray[np.generic]], outputs: dict[str
     from polygraphy.comparator import RunResults
     from polygraphy.json import save_json
 
-    save_json([inputs], f"{stem}.inputs.json", "inputs")
     results = RunResults()
     results.add([outputs], runner_name=RUNNER)
-    results.save(f"{stem}.outputs.json")
+    with _quiet():
+        save_json([inputs], f"{stem}.inputs.json", "inputs")
+        results.save(f"{stem}.outputs.json")
+
+
+def _quiet() -> AbstractContextManager[None]:
+    """Polygraphy tells on stdout what it reads and writes, where our figures go."""
+    from polygraphy.logger import G_LOGGER
+
+    quiet: AbstractContextManager[None] = G_LOGGER.verbosity(G_LOGGER.CRITICAL)
+    return quiet
 
 
 def _record(folder: Path) -> dict[str, object]:

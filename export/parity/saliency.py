@@ -6,8 +6,8 @@ there on both sides compute different things that are equally right (docs/precis
 
 import numpy as np
 
-from hieramp.runtime.backend import FloatArray
 from hieramp.export.parity.samples import BoolArray, Float64Array
+from hieramp.runtime.backend import FloatArray
 
 
 def selected_positions(saliency_Rl: FloatArray, count: int) -> BoolArray:

@@ -37,8 +37,9 @@ def diversity_words(found: Diversity) -> str:
 def claims(found: Diversity) -> Iterator[str]:
     """The two claims of the method and what was seen of them."""
     for stage, claim, quantity in _CLAIMS:
-        interval: Interval = getattr(found, stage)
-        yield f"{claim}: {answer(interval)} (difference of {quantity} {interval_words(interval)})"
+        interval: Interval | None = getattr(found, stage)
+        seen = f" (difference of {quantity} {interval_words(interval)})" if interval else ""
+        yield f"{claim}: {answer(interval)}{seen}"
 
 
 def interval_words(interval: Interval) -> str:
@@ -53,8 +54,9 @@ def diversity_data(found: Diversity) -> dict[str, Any]:
         "job": asdict(found.job), "level": LEVEL, "stages": list(found.stages),
         "scales": {name: [asdict(row) for row in rows] for name, rows in found.scales.items()},
         "whole": {name: asdict(row) for name, row in found.whole.items()},
-        "claims": {stage: {"claim": claim, "difference": asdict(getattr(found, stage)),
-                           "answer": answer(getattr(found, stage))} for stage, claim, _ in _CLAIMS},
+        "claims": {stage: {"claim": claim, "answer": answer(interval),
+                           "difference": asdict(interval) if interval else None}
+                   for stage, claim, _ in _CLAIMS for interval in [getattr(found, stage)]},
     }
 
 

@@ -76,7 +76,8 @@ def swap(arrays: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_an_undamaged_plan_passes(tiny: LoadedModel, export: Callable[..., Plan], tmp_path: Path, precision: str) -> None:
+def test_an_undamaged_plan_passes(tiny: LoadedModel, export: Callable[..., Plan], tmp_path: Path,
+                                  precision: str) -> None:
     found = compared(tiny, export(tiny, tmp_path / "tiny.plan", precision=precision, trace_outputs=True))
     assert found.failure is None
     assert found.traced
@@ -172,8 +173,7 @@ class LeakyBackend:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.constants = plan, load_scale_constants(plan)
-        self.sessions = {name: onnxruntime.InferenceSession(str(plan.path(graph.file)), quiet(), ["CPUExecutionProvider"])
-                         for name, graph in plan.manifest.graphs.items()}
+        self.sessions = {name: session(plan.path(graph.file)) for name, graph in plan.manifest.graphs.items()}
 
     def new_cache(self, batch: int) -> dict[int, list[np.ndarray]]:
         model = self.plan.manifest.model
@@ -191,8 +191,9 @@ class LeakyBackend:
         past = [np.concatenate([cache[k][block] for k in range(-1, scale)])
                 for block in range(self.plan.manifest.model.depth)]
         feeds = {
-            "token_map": inputs.token_map_RlC, "adaln": conditioning.adaln_Rd6C, "adaln_head": conditioning.adaln_head_R2C,
-            "f_hat": inputs.f_hat_BzPP, "uniform": inputs.uniform_Bl, "forced": inputs.forced_Bl,
+            "token_map": inputs.token_map_RlC, "adaln": conditioning.adaln_Rd6C,
+            "adaln_head": conditioning.adaln_head_R2C, "f_hat": inputs.f_hat_BzPP,
+            "uniform": inputs.uniform_Bl, "forced": inputs.forced_Bl,
             "class_token": constants.class_token_cC, "phi_select": constants.phi_select_F,
             "upsample": constants.upsample_Nl, "downsample_next": constants.downsample_next_mN,
             "position_next": constants.position_next_mC,
@@ -216,10 +217,10 @@ class LeakyBackend:
         pass
 
 
-def quiet() -> onnxruntime.SessionOptions:
+def session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3
-    return options
+    return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
 
 
 def keep_class_tokens(model: onnx.ModelProto) -> None:
