@@ -91,6 +91,37 @@ def test_every_runtime_module_imports_without_torch(lean_bin: Path, repo_root: P
     succeed(lean_bin / "python", "-c", "\n".join(f"import {module}" for module in modules), cwd=tmp_path)
 
 
+WITHOUT_TORCH = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Missing())
+from hieramp.export.parity.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["compare", "--against", "PLAN", "--images", "2"],
+                                     ["diversity", "--images", "10", "--resamples", "100"]], ids=lambda words: words[0])
+def test_parity_runs_from_the_wheel_without_torch(command: list[str], wheel: Path, repo_root: Path,
+                                                  tmp_path: Path) -> None:
+    """The wheel's own modules, this environment's packages, and nothing of the repository."""
+    if not (repo_root / SHIPPED_PLAN).is_dir():
+        pytest.skip(f"needs the shipped plan {SHIPPED_PLAN}")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    installed = tmp_path / "site/hieramp"
+    words = [str(installed / "engines/var_cifar10.plan") if word == "PLAN" else word for word in command]
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n{WITHOUT_TORCH}"
+    succeed(sys.executable, "-c", code, *words, "--report", tmp_path / "report", cwd=tmp_path)
+    assert (tmp_path / "report/report.html").stat().st_size > 50_000
+
+
 @pytest.mark.slow
 def test_the_lean_command_answers_help(lean_bin: Path, tmp_path: Path) -> None:
     assert "--ipc" in succeed(lean_bin / "hieramp-run", "--help", cwd=tmp_path)

@@ -40,14 +40,15 @@ def paired_usage(amplified_NV: Float64Array, plain_NV: Float64Array, usage: Usag
                  level: float) -> Paired:
     """A quantity of the pooled token counts."""
     ones = np.ones((1, len(amplified_NV)))
-    return _paired(*(usage(w @ counts) for counts in (amplified_NV, plain_NV) for w in (ones, weights_TN)), level)
+    return _paired(usage(ones @ amplified_NV), usage(weights_TN @ amplified_NV), usage(ones @ plain_NV),
+                   usage(weights_TN @ plain_NV), level)
 
 
 def paired_mean(amplified_N: Float64Array, plain_N: Float64Array, weights_TN: Float64Array, level: float) -> Paired:
     """The mean of one value a picture."""
-    n = len(amplified_N)
-    return _paired(*(part for values in (amplified_N, plain_N)
-                     for part in (values.mean(keepdims=True), weights_TN @ values / n)), level)
+    weights_TN = weights_TN / len(amplified_N)
+    return _paired(amplified_N.mean(keepdims=True), weights_TN @ amplified_N, plain_N.mean(keepdims=True),
+                   weights_TN @ plain_N, level)
 
 
 def _paired(amplified_1: Float64Array, amplified_T: Float64Array, plain_1: Float64Array, plain_T: Float64Array,

@@ -1,9 +1,9 @@
 """Measure one batch: the plan's observation beside the reference's, scale by scale, then the pictures."""
 
 from collections.abc import Iterator
-from itertools import starmap
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hieramp.export.bounds import psnr_db
 from hieramp.export.parity.distributions import (
@@ -20,7 +20,7 @@ from hieramp.export.parity.pictures import structural_similarity
 from hieramp.export.parity.ranks import least_overlap, rank_correlation, top_overlap
 from hieramp.export.parity.saliency import least_overlap as least_selection
 from hieramp.export.parity.saliency import other_tie, overlap, selected_positions
-from hieramp.export.parity.samples import BoolArray, Samples, join
+from hieramp.export.parity.samples import BoolArray, Float64Array, Measured, Samples, join
 from hieramp.runtime import Settings
 from hieramp.runtime.backend import FloatArray
 from hieramp.runtime.schedule import ScaleControls
@@ -37,7 +37,7 @@ def measure_scales(ours: Observation, theirs: Observation, settings: Settings, l
     samples: list[Samples] = []
     for scale, rows_R in enumerate(comparable_rows(ours, theirs, settings, limits.saliency)):
         controls = settings.controls(scale, theirs.tokens[scale].shape[1])
-        found = _draws(ours, theirs, scale, rows_R, equal_B, controls, limits)
+        found: dict[str, Measured] = _draws(ours, theirs, scale, rows_R, equal_B, controls, limits)
         found |= {"rows": rows_R}
         if ours.logits and theirs.logits:
             found |= _logits(ours.logits[scale][rows_R], theirs.logits[scale][rows_R], limits)
@@ -81,9 +81,9 @@ def _shows_saliency(ours: Observation, theirs: Observation, settings: Settings, 
     return bool(settings.beta[scale] and shown)
 
 
-def _logits(ours_RlV: FloatArray, theirs_RlV: FloatArray, limits: Limits) -> dict[str, Samples]:
+def _logits(ours_RlV: FloatArray, theirs_RlV: FloatArray, limits: Limits) -> dict[str, Measured]:
     errors_RlV = np.abs(ours_RlV - theirs_RlV)
-    found = {"logits_max": errors_RlV.max(2), "logits_mean": errors_RlV.mean(2, dtype=np.float64)}
+    found: dict[str, Measured] = {"logits_max": errors_RlV.max(2), "logits_mean": errors_RlV.mean(2, dtype=np.float64)}
     ours_nV, theirs_nV = (logits.reshape(-1, logits.shape[-1]) for logits in (ours_RlV, theirs_RlV))
     for name, count in (("top1", 1), ("top10", 10)):
         found[name] = top_overlap(ours_nV, theirs_nV, count)
@@ -92,7 +92,7 @@ def _logits(ours_RlV: FloatArray, theirs_RlV: FloatArray, limits: Limits) -> dic
     return found
 
 
-def _selection(ours_ARl: FloatArray, theirs_ARl: FloatArray, count: int, limits: Limits) -> dict[str, Samples]:
+def _selection(ours_ARl: FloatArray, theirs_ARl: FloatArray, count: int, limits: Limits) -> dict[str, Measured]:
     overlaps, least = [], []
     for ours_Rl, theirs_Rl in zip(ours_ARl, theirs_ARl, strict=True):
         overlaps.append(overlap(selected_positions(ours_Rl, count), selected_positions(theirs_Rl, count)))
@@ -101,36 +101,37 @@ def _selection(ours_ARl: FloatArray, theirs_ARl: FloatArray, count: int, limits:
 
 
 def _draws(ours: Observation, theirs: Observation, scale: int, rows_R: BoolArray, equal_B: BoolArray,
-           controls: ScaleControls, limits: Limits) -> dict[str, Samples]:
+           controls: ScaleControls, limits: Limits) -> dict[str, Measured]:
     """Flips of the pictures whose two rows are comparable, and what the distributions make of them."""
     B = len(equal_B)
     differs_Bl = ours.drawn[scale] != theirs.tokens[scale]
     free_Bl = ours.tokens[scale] != theirs.tokens[scale]
     images = np.flatnonzero(rows_R[:B] & rows_R[B:])
     risk = np.flatnonzero(rows_R[:B] & rows_R[B:] & equal_B)
-    found = {"flips": differs_Bl[images], "first_flips": free_Bl[risk].any(1), "free_flips": free_Bl}
+    found: dict[str, Measured] = {"flips": differs_Bl[images], "first_flips": free_Bl[risk].any(1),
+                                  "free_flips": free_Bl}
     if not theirs.logits:
         return found
-    parts = dict(zip(images, starmap(_distributions, _pairs(ours, theirs, scale, images, controls, limits)),
-                     strict=True))
-    chances = {image: part.pop("flip_chance") for image, part in parts.items()}
-    found["flip_chance"] = np.array([chances[image] for image in images])
-    found["first_chance"] = np.array([1 - np.prod(1 - chances[image]) for image in risk])
-    return found | (join(parts.values()) if ours.logits else {})
+    parts = {image: _distributions(*pair, controls, limits)
+             for image, pair in zip(images, _guided(ours, theirs, scale, images, controls, limits), strict=True)}
+    found["flip_chance"] = np.array([parts[image]["flip_chance"] for image in images])
+    found["first_chance"] = np.array([1 - np.prod(1 - parts[image]["flip_chance"]) for image in risk])
+    shown = join(parts.values()) if ours.logits else {}
+    return shown | found
 
 
-def _pairs(ours: Observation, theirs: Observation, scale: int, images: BoolArray, controls: ScaleControls,
-           limits: Limits) -> Iterator[tuple[FloatArray, FloatArray, ScaleControls, Limits]]:
+def _guided(ours: Observation, theirs: Observation, scale: int, images: NDArray[np.intp], controls: ScaleControls,
+            limits: Limits) -> Iterator[tuple[Float64Array, Float64Array]]:
     """Guided logits of both sides, an image at a time; where the plan shows none, errors of the size allowed."""
-    noise, B = np.random.default_rng([_NOISE_SEED, scale]), len(theirs.tokens[scale])
+    noise, B, t = np.random.default_rng([_NOISE_SEED, scale]), len(theirs.tokens[scale]), controls.guidance
     for image in images:
-        rows = theirs.logits[scale][image], theirs.logits[scale][B + image]
-        other = (ours.logits[scale][image], ours.logits[scale][B + image]) if ours.logits else \
-            tuple(row + noise.normal(0, limits.logits_mean, row.shape) for row in rows)
-        yield guided_logits(*other, controls.guidance), guided_logits(*rows, controls.guidance), controls, limits
+        logits = theirs.logits[scale][[image, B + image]]
+        seen = ours.logits[scale][[image, B + image]] if ours.logits else \
+            logits + noise.normal(0, limits.logits_mean, logits.shape)
+        yield guided_logits(seen[0], seen[1], t), guided_logits(logits[0], logits[1], t)
 
 
-def _distributions(ours_lV: FloatArray, theirs_lV: FloatArray, controls: ScaleControls, limits: Limits) -> Samples:
+def _distributions(ours_lV: Float64Array, theirs_lV: Float64Array, controls: ScaleControls, limits: Limits) -> Samples:
     ours_kept, theirs_kept = (kept_tokens(x, controls.top_k, controls.top_p) for x in (ours_lV, theirs_lV))
     survivors = kept_tokens(theirs_lV, controls.top_k, 1.0)
     one_sided = np.where(ours_kept != theirs_kept, theirs_lV, -np.inf)

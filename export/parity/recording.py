@@ -10,8 +10,8 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from hieramp.export.errors import ExportError
@@ -23,6 +23,7 @@ from hieramp.runtime.schema import SchemaError, decode, encode
 
 RECORD = "record.json"
 RUNNER = "reference"
+Array = NDArray[Any]
 Pairs = Iterable[tuple[Inputs, Observation]]
 
 
@@ -68,16 +69,18 @@ def read_pairs(folder: Path) -> Iterator[tuple[Inputs, Observation]]:
             raise ExportError(f"{stem}.*.json cannot be read ({error}): record again") from error
 
 
-def to_outputs(observation: Observation) -> dict[str, NDArray[np.generic]]:
+def to_outputs(observation: Observation) -> dict[str, Array]:
     """An observation as outputs by name; of a reference, whose history is its own free run."""
-    lists = {"logits": observation.logits, "saliency": observation.saliency, "tokens": observation.tokens}
-    scales = {f"{name}_{k}": array for name, arrays in lists.items() for k, array in enumerate(arrays)}
+    lists: dict[str, tuple[Array, ...]] = {"logits": observation.logits, "saliency": observation.saliency,
+                                           "tokens": observation.tokens}
+    scales: dict[str, Array] = {f"{name}_{k}": array for name, arrays in lists.items()
+                                for k, array in enumerate(arrays)}
     return scales | {"f_hat": observation.f_hat_BzPP, "image": observation.image_B3SS}
 
 
-def from_outputs(outputs: dict[str, NDArray[np.generic]]) -> Observation:
+def from_outputs(outputs: dict[str, Array]) -> Observation:
     """The observation that `to_outputs` took apart."""
-    def scales(name: str) -> tuple[NDArray[np.generic], ...]:
+    def scales(name: str) -> tuple[Array, ...]:
         count = sum(key.startswith(f"{name}_") for key in outputs)
         return tuple(outputs[f"{name}_{k}"] for k in range(count))
 
@@ -85,7 +88,7 @@ def from_outputs(outputs: dict[str, NDArray[np.generic]]) -> Observation:
     return Observation(scales("logits"), scales("saliency"), tokens, outputs["f_hat"], image, tokens, image)
 
 
-def _write(stem: Path, inputs: dict[str, NDArray[np.generic]], outputs: dict[str, NDArray[np.generic]]) -> None:
+def _write(stem: Path, inputs: dict[str, Array], outputs: dict[str, Array]) -> None:
     from polygraphy.comparator import RunResults
     from polygraphy.json import save_json
 
@@ -104,7 +107,7 @@ def _quiet() -> AbstractContextManager[None]:
     return quiet
 
 
-def _record(folder: Path) -> dict[str, object]:
+def _record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads((folder / RECORD).read_text())
     except (OSError, ValueError) as error:

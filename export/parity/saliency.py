@@ -20,7 +20,7 @@ def selected_positions(saliency_Rl: FloatArray, count: int) -> BoolArray:
 
 def overlap(ours_Rl: BoolArray, theirs_Rl: BoolArray) -> Float64Array:
     """Intersection over union [R] of two selections."""
-    return (ours_Rl & theirs_Rl).sum(1) / np.maximum((ours_Rl | theirs_Rl).sum(1), 1)
+    return np.asarray((ours_Rl & theirs_Rl).sum(1) / np.maximum((ours_Rl | theirs_Rl).sum(1), 1), np.float64)
 
 
 def least_overlap(saliency_Rl: FloatArray, count: int, tolerance: float) -> Float64Array:

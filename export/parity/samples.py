@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 BoolArray: TypeAlias = NDArray[np.bool_]
 Float64Array: TypeAlias = NDArray[np.float64]
-Samples: TypeAlias = Mapping[str, Float64Array]
+Measured: TypeAlias = BoolArray | Float64Array | NDArray[np.float32]
+Samples: TypeAlias = Mapping[str, Measured]
+Joined: TypeAlias = Mapping[str, Float64Array]
 
 
 def join(parts: Iterable[Samples]) -> dict[str, Float64Array]:

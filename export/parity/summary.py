@@ -8,7 +8,7 @@ import numpy as np
 from hieramp.export.parity.facts import Facts
 from hieramp.export.parity.figures import Figure
 from hieramp.export.parity.limits import Limits, latent_max, most_flips
-from hieramp.export.parity.samples import Float64Array, Samples
+from hieramp.export.parity.samples import Float64Array, Joined
 
 # Name of the figure, of its samples, and how these become one value.
 _REDUCED: tuple[tuple[str, str, Callable[[Float64Array], float]], ...] = (
@@ -22,7 +22,7 @@ _SAMPLED_BOUNDS = {"edge_mass": "edge_mass_most", "top1": "top1_least", "top10":
                    "saliency_iou": "saliency_iou_least"}
 
 
-def scale_figures(scale: int, samples: Samples, limits: Limits, guidance: float) -> Iterator[Figure]:
+def scale_figures(scale: int, samples: Joined, limits: Limits, guidance: float) -> Iterator[Figure]:
     """The figures of one scale."""
     yield Figure("rows", scale, float(samples["rows"].sum()), 1.0)
     bounds = {"logits_max": limits.logits, "logits_mean": limits.logits_mean}
@@ -39,7 +39,7 @@ def scale_figures(scale: int, samples: Samples, limits: Limits, guidance: float)
         yield Figure(name, scale, float(count.sum()), bound)
 
 
-def picture_figures(samples: Samples, limits: Limits, facts: Facts) -> Iterator[Figure]:
+def picture_figures(samples: Joined, limits: Limits, facts: Facts) -> Iterator[Figure]:
     """The figures of latents and pictures."""
     model, images = facts.model, samples["free_psnr"].size
     rms = math.sqrt(samples["latent_square"].mean())

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from hieramp.export.parity.report.embed import data_uri, difference, difference_
 from hieramp.export.parity.report.plots import error_plot
 from hieramp.export.parity.report.words import verdict
 from hieramp.export.parity.saliency import selected_positions
+from hieramp.runtime.backend import FloatArray
 from hieramp.runtime.images import write_text
 
 PAGE, DATA = "report.html", "report.json"
@@ -103,7 +104,7 @@ def _pictures(found: Comparison) -> dict[str, Any]:
     ours, theirs = found.shown.ours, found.shown.theirs
     decoded = difference_factor(ours.image_B3SS, theirs.free_image_B3SS)
     free = difference_factor(ours.free_image_B3SS, theirs.free_image_B3SS)
-    rows = [
+    rows: list[tuple[str, Iterable[FloatArray]]] = [
         ("reference", theirs.free_image_B3SS),
         ("plan, decoder alone", ours.image_B3SS),
         (f"difference × {decoded}", [difference(*pair, decoded)

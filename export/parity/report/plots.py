@@ -21,7 +21,7 @@ def svg_figure(rows: int, columns: int, size: tuple[float, float]) -> Iterator[t
     """A Matplotlib figure and its axes; the list holds its SVG when the block is over."""
     import matplotlib
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": "hieramp", "font.size": 9, "axes.edgecolor": FAINT,
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "hieramp", "font.size": 9, "axes.edgecolor": FAINT,
              "axes.labelcolor": INK, "text.color": INK, "xtick.color": INK, "ytick.color": INK, "grid.color": FAINT,
              "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.linewidth": 0.6,
              "axes.titlesize": 10, "axes.titleweight": "bold", "legend.frameon": False, "xtick.major.size": 0,
