@@ -100,8 +100,9 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {name!r}")
 
 sys.meta_path.insert(0, Missing())
-from hieramp.export.parity.cli import main
-main(sys.argv[1:])
+from hieramp.export.parity import cli
+assert cli.__file__.startswith(sys.path[0]), cli.__file__
+cli.main(sys.argv[1:])
 """
 
 

@@ -31,10 +31,11 @@ _NOISE_SEED = 20260611
 def measure_scales(ours: Observation, theirs: Observation, settings: Settings, limits: Limits) -> list[Samples]:
     """The samples of every scale; what either side does not show is left out.
 
-    Rows in which a tie of saliency was broken differently, at that scale or before, are left out as well.
+    Rows in which a tie of saliency was broken differently, at that scale or before, are left out as well; of the
+    selections themselves those where it was before.
     """
     equal_B = np.ones(len(theirs.tokens[0]), bool)
-    samples: list[Samples] = []
+    before_R, samples = np.ones(2 * len(equal_B), bool), list[Samples]()
     for scale, rows_R in enumerate(comparable_rows(ours, theirs, settings, limits.saliency)):
         controls = settings.controls(scale, theirs.tokens[scale].shape[1])
         found: dict[str, Measured] = _draws(ours, theirs, scale, rows_R, equal_B, controls, limits)
@@ -42,8 +43,10 @@ def measure_scales(ours: Observation, theirs: Observation, settings: Settings, l
         if ours.logits and theirs.logits:
             found |= _logits(ours.logits[scale][rows_R], theirs.logits[scale][rows_R], limits)
         if _shows_saliency(ours, theirs, settings, scale):
-            found |= _selection(ours.saliency[scale], theirs.saliency[scale], controls.select_count, limits)
+            maps = ours.saliency[scale][:, before_R], theirs.saliency[scale][:, before_R]
+            found |= _selection(*maps, controls.select_count, limits)
         samples.append(found)
+        before_R = rows_R
         equal_B = equal_B & (ours.tokens[scale] == theirs.tokens[scale]).all(1)
     return samples
 

@@ -16,8 +16,8 @@ _MOST_PIXELS = 128  # a side; a page of larger pictures would weigh megabytes
 
 
 def data_uri(image_3SS: FloatArray) -> str:
-    """A picture of [0, 1] as a PNG inside a URI, made smaller where it is large."""
-    picture = Image.fromarray(to_uint8(image_3SS))
+    """A picture of [0, 1] as a PNG inside a URI, made smaller where it is large; what is no number becomes white."""
+    picture = Image.fromarray(to_uint8(np.nan_to_num(image_3SS, nan=1.0)))
     if picture.width > _MOST_PIXELS:
         picture = picture.resize((_MOST_PIXELS, _MOST_PIXELS), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
