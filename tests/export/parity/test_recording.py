@@ -81,6 +81,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_device_needs_no_pytorch(tiny_plan: Plan, record: Path, tmp_path: Path) -> None:
     arguments = ["compare", "--plan", str(tiny_plan.folder), "--recorded", str(record), "--threads", "1",
                  "--report", str(tmp_path / "report"), "--json"]
