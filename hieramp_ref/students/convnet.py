@@ -26,7 +26,7 @@ class ConvnetSpec:
     @property
     def last_side(self) -> int:
         """Side of the features that the matrix reads."""
-        return self.image_side // 2**self.depth
+        return self.image_side >> self.depth
 
 
 class Convnet(nn.Module):

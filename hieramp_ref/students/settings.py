@@ -71,7 +71,7 @@ def resolve_precision(settings: StudentSettings) -> str:
         return settings.precision
     if settings.device != "cpu":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return "bf16" if capabilities.get("amx_bf16") else "fp32"
 
 
