@@ -8,7 +8,7 @@ from typing import Any
 import click
 import torch
 
-from hieramp_ref.command import run_command
+from hieramp_ref.command import OneLineCommand
 from hieramp_ref.students.catalogue import STUDENTS
 from hieramp_ref.students.evaluation import RESULT, Evaluation, Result, evaluate, row
 from hieramp_ref.students.protocol import PROTOCOLS, protocol_named
@@ -18,7 +18,8 @@ from hieramp_ref.training.data import DATA_VARIABLE
 PathOption = click.Path(path_type=Path)
 
 
-@click.command("hieramp-eval", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.command("hieramp-eval", cls=OneLineCommand,
+               context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.option("--train", required=True, metavar="DIR", help="Folder that a run wrote, or cifar10:random:IPC for random "
                                                             "real images, others for every seed.")
 @click.option("--test", type=PathOption, envvar=DATA_VARIABLE, required=True, metavar="DATA", show_envvar=True,
@@ -43,8 +44,8 @@ PathOption = click.Path(path_type=Path)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON on stdout instead of words.")
-def command(train: str, test: Path, protocol_name: str, teacher: Path | None, seeds: int, image_side: int | None,
-            match: Any, out: Path | None, threads: int | None, as_json: bool, **options: Any) -> None:
+def main(train: str, test: Path, protocol_name: str, teacher: Path | None, seeds: int, image_side: int | None,
+         match: Any, out: Path | None, threads: int | None, as_json: bool, **options: Any) -> None:
     """Train students on a distilled dataset and test them on real images.
 
     Reports the last and the best epoch, mean ± standard deviation over seeds. The best epoch is chosen on the test
@@ -71,11 +72,6 @@ def in_words(asked: Evaluation, result: Result) -> str:
              f"per class), {schedule.epochs} epochs, {seeds}")
     return (f"{about}\nlast epoch {result.last}, best epoch {result.best} (chosen on the test images)\n"
             f"{asked.out / RESULT}, with accuracy.png and confusion.png")
-
-
-def main() -> None:
-    """Entry point."""
-    run_command(command, "hieramp-eval")
 
 
 if __name__ == "__main__":
