@@ -13,7 +13,7 @@ import pytest
 PACKAGES = {"hieramp_ref": "hieramp_ref", "export": "hieramp/export", "runtime": "hieramp/runtime",
             "engines": "hieramp/engines"}
 SHIPPED_PLAN = Path("engines/var_cifar10.plan")
-SCRIPTS = ["hieramp-run", "hieramp-export", "hieramp-parity", "hieramp-train"]
+SCRIPTS = ["hieramp-run", "hieramp-export", "hieramp-parity", "hieramp-train", "hieramp-eval"]
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
