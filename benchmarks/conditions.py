@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hieramp.export.agreement import plan_reference
+from hieramp.export.parity.agreement import plan_reference
 from hieramp.runtime import OnnxRuntimeBackend, Overrides, PictureKey, Plan, generate, resolve_settings
 from hieramp.runtime.catalogue import load_catalogue
 from hieramp.runtime.images import to_uint8
