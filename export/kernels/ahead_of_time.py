@@ -16,7 +16,7 @@ from triton.backends.compiler import GPUTarget  # type: ignore[import-untyped]
 from triton.compiler import ASTSource  # type: ignore[import-untyped]
 
 from hieramp.export.command import ExportCommand
-from hieramp.export.kernels.arguments import check
+from hieramp.export.kernels.errors import check
 from hieramp.export.kernels.saliency_bias import SaliencyBiasLaunch, saliency_bias_kernel
 from hieramp.export.kernels.sample_top_k_top_p import SampleTopKTopPLaunch, sample_top_k_top_p_kernel
 
