@@ -42,8 +42,9 @@ def inferred(plugin: str, types: list[int], shapes: list[list[int]]) -> list[tup
         helper.make_graph([node], "one", inputs, outputs), functions=[function], ir_version=IR_VERSION,
         opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)])
     found = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True).graph.output
-    return [(value.type.tensor_type.elem_type, [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim])
-            for value in found]
+    tensors = [value.type.tensor_type for value in found]
+    return [(tensor.elem_type, [dim.dim_value if dim.HasField("dim_value") else None for dim in tensor.shape.dim])
+            for tensor in tensors]
 
 
 @pytest.mark.parametrize("float_type", FLOATS)
@@ -53,9 +54,9 @@ def test_outputs_are_those_of_the_body(
 ) -> None:
     given = native.give_for(registered, plugin, float_type, SIZES[plugin])
     types = [ONNX_TYPES[kind.name] if kind else FLOATS[float_type] for kind, _ in native.INPUTS[plugin]]
-    described = list(zip((ONNX_TYPES[kind.name] for kind in given.output_types), given.output_shapes(shapes), strict=True))
-    for (got_type, got), (wanted_type, wanted) in zip(described, inferred(plugin, types, shapes), strict=True):
-        assert got_type == wanted_type
+    outputs = inferred(plugin, types, shapes)
+    assert [ONNX_TYPES[kind.name] for kind in given.output_types] == [wanted_type for wanted_type, _ in outputs]
+    for got, (_, wanted) in zip(given.output_shapes(shapes), outputs, strict=True):
         assert got == [size if known is None else known for size, known in zip(got, wanted, strict=True)]
         assert all(known is not None or size == 1 for size, known in zip(got, wanted, strict=True))
 
