@@ -24,7 +24,8 @@ def with_plugins(graph: bytes, sizes: PluginSizes) -> bytes:
     kept = [function for function in model.functions if function.domain != NAMESPACE]
     del model.functions[:]
     model.functions.extend(kept)
-    return model.SerializeToString()
+    changed: bytes = model.SerializeToString()
+    return changed
 
 
 def plugins_of(graph: bytes) -> tuple[str, ...]:

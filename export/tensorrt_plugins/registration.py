@@ -33,7 +33,7 @@ def _register_saliency_bias(device: Device) -> None:
     import tensorrt as trt
     import tensorrt.plugin as trtp
 
-    @trtp.register(SALIENCY_BIAS)
+    @trtp.register(SALIENCY_BIAS)  # type: ignore[untyped-decorator]
     def describe(
         class_query: trtp.TensorDesc, keys: trtp.TensorDesc, beta: trtp.TensorDesc, select_count: trtp.TensorDesc,
         sizes: npt.NDArray[np.int32],
@@ -42,7 +42,7 @@ def _register_saliency_bias(device: Device) -> None:
         return (trtp.from_shape_expr((rows, 1, 1, tokens), trt.float32),
                 trtp.from_shape_expr((rows, tokens), trt.float32))
 
-    @trtp.aot_impl(SALIENCY_BIAS)
+    @trtp.aot_impl(SALIENCY_BIAS)  # type: ignore[untyped-decorator]
     def implement(
         class_query: trtp.TensorDesc, keys: trtp.TensorDesc, beta: trtp.TensorDesc, select_count: trtp.TensorDesc,
         sizes: npt.NDArray[np.int32], outputs: tuple[trtp.TensorDesc], tactic: int,
@@ -58,14 +58,14 @@ def _register_sample_top_k_top_p(device: Device) -> None:
     import tensorrt as trt
     import tensorrt.plugin as trtp
 
-    @trtp.register(SAMPLE_TOP_K_TOP_P)
+    @trtp.register(SAMPLE_TOP_K_TOP_P)  # type: ignore[untyped-decorator]
     def describe(
         conditional: trtp.TensorDesc, unconditional: trtp.TensorDesc, guidance: trtp.TensorDesc,
         uniform: trtp.TensorDesc, top_k: trtp.TensorDesc, top_p: trtp.TensorDesc, sizes: npt.NDArray[np.int32],
     ) -> trtp.TensorDesc:
         return trtp.from_shape_expr((uniform.shape_expr[0], uniform.shape_expr[1]), trt.int64)
 
-    @trtp.aot_impl(SAMPLE_TOP_K_TOP_P)
+    @trtp.aot_impl(SAMPLE_TOP_K_TOP_P)  # type: ignore[untyped-decorator]
     def implement(
         conditional: trtp.TensorDesc, unconditional: trtp.TensorDesc, guidance: trtp.TensorDesc,
         uniform: trtp.TensorDesc, top_k: trtp.TensorDesc, top_p: trtp.TensorDesc, sizes: npt.NDArray[np.int32],
