@@ -58,7 +58,8 @@ def main(from_plan: Path | None, out: Path | None, as_json: bool, target: str | 
         build_engines_command(from_plan=from_plan, target=target, as_json=as_json, **engine)
 
 
-_ENGINE_OPTIONS = ("compute_capability", "max_batch", "opt_batch", "timing_cache", "workspace", "opt_level", "tf32")
+_ENGINE_OPTIONS = ("compute_capability", "max_batch", "opt_batch", "timing_cache", "workspace", "opt_level", "tf32",
+                   "no_plugins")
 _PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "out", "static_scales", "static_batch",
               "trace_outputs", "class_names", "keep_training_weights", "store_fp16")
 
