@@ -27,6 +27,7 @@ from hieramp.runtime.images import save_png, to_picture
 from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Overrides, resolve_settings
+from hieramp.runtime.verified import default_memory
 
 SHIPPED_PLAN = "var_cifar10.plan"
 _ENCODERS, _MOST_WAITING = 2, 64
@@ -49,6 +50,8 @@ class Job:
     overrides: Overrides = field(default_factory=Overrides)
     save_size: int | None = None
     overwrite: bool = False
+    compute: str = "f32"
+    verify: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,9 @@ def run_job(job: Job, progress: Progress = lambda pictures, total: pictures) -> 
     Raises a HierampError before anything is written where the job cannot be done.
     """
     check_writable(job.out)
-    plan = Plan.open(job.engine or shipped_plan())
+    plan = Plan.open(job.engine or shipped_plan(), remember=None if job.verify else default_memory())
     recipe, classes = _plan_recipe(job, plan)
-    with OnnxRuntimeBackend.open(plan, job.provider, job.threads) as backend:
+    with OnnxRuntimeBackend.open(plan, job.provider, job.threads, job.compute) as backend:
         claim_folder(job.out, recipe, job.overwrite)
         write_start(job.out, recipe, classes)
         began = time.perf_counter()
@@ -121,9 +124,14 @@ def _plan_recipe(job: Job, plan: Plan) -> tuple[Recipe, tuple[ClassEntry, ...]]:
     classes = select_classes(job.classes, load_catalogue(plan.manifest.classes))
     recipe = Recipe.of(
         plan, settings, classes, seed=job.seed, ipc=job.ipc, batch_size=job.batch_size or default_batch_size(model),
-        image_side=job.save_size or model.image_side, provider=job.provider,
+        image_side=job.save_size or model.image_side, provider=arithmetic(job.provider, job.compute),
     )
     return recipe, classes
+
+
+def arithmetic(provider: str, compute: str) -> str:
+    """What a record names a provider, with the arithmetic where it is not the plan's own, since that moves draws."""
+    return provider if compute == "f32" else f"{provider} {compute}"
 
 
 def _draw(backend: Backend[CacheT], plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry]) -> Iterator[Picture]:
