@@ -63,8 +63,8 @@ def main(from_plan: Path | None, out: Path | None, as_json: bool, target: str | 
 
 
 _ENGINE_OPTIONS = ("compute_capability", "max_batch", "opt_batch", "timing_cache", "workspace", "opt_level", "tf32")
-_PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "base_precision", "calibration_images", "out", "static_scales", "static_batch",
-              "trace_outputs", "class_names", "keep_training_weights", "store_fp16")
+_PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "base_precision", "calibration_images", "out",
+              "static_scales", "static_batch", "trace_outputs", "class_names", "keep_training_weights", "store_fp16")
 
 
 def _refuse_model_options() -> None:

@@ -21,14 +21,15 @@ def linear_with_bias(g: GraphBuilder, rows_nC: str, key: str, bias: str, type_na
 def _eight_bit_product(g: GraphBuilder, rows_nC: str, key: str, type_name: str) -> str:
     """The product with a quantized weight: both operands leave 8 bits right before it, which back ends fuse.
 
-    The bias is added by itself: ONNX Runtime makes one int8 kernel of a Gemm without bias, and none of one with a bias
-    in floating point.
+    ONNX Runtime makes one int8 kernel of a Gemm without bias whose weight has zero points, and none of any other form:
+    hence zero points that say nothing, and a bias that is added by itself.
     """
-    weight, scale = g.stored_weight(f"{key}.weight"), g.stored_weight(f"{key}.input_scale")
-    narrow = g.op("QuantizeLinear", rows_nC, scale, g.zero(g.types[weight]))
+    narrow_type, scale = g.stored[f"{key}.weight"].type_name, g.stored_weight(f"{key}.input_scale")
+    narrow = g.op("QuantizeLinear", rows_nC, scale, g.zero(narrow_type))
+    quantized = [f"{key}.{part}" for part in ("weight", "weight_scale", "weight_zero_point")]
     operands = (g.op("DequantizeLinear", narrow, scale),
-                g.op("DequantizeLinear", weight, g.stored_weight(f"{key}.weight_scale"), axis=0))
-    g.types |= dict.fromkeys(operands, type_name)
+                g.op("DequantizeLinear", *(g.stored_weight(part) for part in quantized if part in g.stored), axis=0))
+    g.types |= {narrow: narrow_type} | dict.fromkeys(operands, type_name)
     return g.op("Gemm", *operands, transB=1)
 
 

@@ -68,7 +68,8 @@ class ExportOptions:
                                   f"leave it out with {self.precision}")
             return
         if self.base_precision not in (None, *BASE_PRECISIONS):
-            raise ExportError(f"base precision must be one of {', '.join(BASE_PRECISIONS)}, got {self.base_precision!r}")
+            raise ExportError(f"base precision must be one of {', '.join(BASE_PRECISIONS)}, "
+                              f"got {self.base_precision!r}")
         if self.keep_training_weights:
             raise ExportError(f"{self.precision} weights cannot be trained on: leave out --keep-training-weights")
         if self.calibration_images < 1:

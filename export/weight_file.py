@@ -38,7 +38,7 @@ def storage_type(key: str, tensor: Tensor, precision: str) -> str:
     Matrices and kernels take the plan's precision; vectors, tables, the head and the codebook step stay float32, as
     they feed float32 islands. A float32 tensor whose values all are float16 numbers is stored as float16, which loses
     nothing: that is how a checkpoint kept in fp16 stays small in an fp32 plan.
-    8-bit tensors stay as they are; the scales of quantization have the type of the products they serve, which ONNX asks for.
+    8-bit tensors stay as they are; their scales have the type of the products they serve, as ONNX asks for.
     """
     if tensor.dtype in _EIGHT_BITS:
         return _EIGHT_BITS[tensor.dtype]

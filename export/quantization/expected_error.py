@@ -1,4 +1,4 @@
-"""The error of the logits that rounding to 8 bits leads to, from the step sizes alone (derived in docs/precision.md)."""
+"""The error that rounding to 8 bits leads to, from the step sizes alone (derived in docs/precision.md)."""
 
 import math
 

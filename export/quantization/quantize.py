@@ -34,7 +34,8 @@ def plan_quantization(
 
 
 def quantized_tensors(tensors: Mapping[str, Tensor], quantization: Quantization, precision: str) -> dict[str, Tensor]:
-    """The tensors of a plan with 8-bit weights, `weight_scale` [N] and `input_scale` [] for the quantized layers."""
+    """The tensors of a plan with 8-bit weights, and for each of them `weight_scale` [N], `input_scale` [] and, in int8,
+    `weight_zero_point` [N], all zero."""
     kind, changed = FORMATS[precision], dict(tensors)
     for name, layer in quantization.layers.items():
         if layer.eight_bits:
@@ -43,6 +44,8 @@ def quantized_tensors(tensors: Mapping[str, Tensor], quantization: Quantization,
             changed[f"{name}.weight"] = quantize(weight_NK, scale_N[:, None], kind)
             changed[f"{name}.weight_scale"] = scale_N
             changed[f"{name}.input_scale"] = torch.tensor(layer.input_scale)
+            if not kind.is_float:
+                changed[f"{name}.weight_zero_point"] = torch.zeros(len(weight_NK), dtype=torch.int8)
     return changed
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from statistics import median
 
-import torch
 from torch import Tensor
 from tqdm import tqdm
 
