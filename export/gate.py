@@ -17,8 +17,10 @@ from torch.nn.functional import kl_div
 from hieramp.export.errors import ParityError
 from hieramp.export.observed import observed_plan
 from hieramp.export.quantization.expected_error import expected_error
+from hieramp.export.quantization.stored_weights import check_stored_weights
 from hieramp.export.selection import comparable_rows
 from hieramp.runtime import Drawing, OnnxRuntimeBackend, Plan, draw_batch, resolve_settings
+from hieramp.runtime.contract import WEIGHTS
 from hieramp.runtime.generate import PictureKey, batch_inputs
 from hieramp.runtime.manifest import Parity
 from hieramp_ref.generate import Trace, generate
@@ -75,6 +77,8 @@ def parity_gate(plan: Plan, var: Var, vqvae: Vqvae, settings: Settings) -> Parit
     trace = generate(var, vqvae, torch.from_numpy(labels_B), torch.from_numpy(uniforms_BL), settings)
     drawing = replay_forced(plan, labels_B, torch.cat(trace.tokens, dim=1).numpy())
     quantization, sharpness = plan.manifest.quantization, attention_sharpness(var)
+    if quantization:
+        check_stored_weights(plan.path(WEIGHTS), var, quantization, plan.manifest.precision)
     base = quantization.base_precision if quantization else plan.manifest.precision
     eight_bits = expected_error(quantization, sharpness, var.spec.var.head_width) if quantization else 0.0
     errors = (base, var.spec.var.depth, sharpness)

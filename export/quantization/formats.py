@@ -22,7 +22,8 @@ class EightBitFormat:
 
 
 FORMATS = {"int8": EightBitFormat("int8", 127.0), "fp8": EightBitFormat("float8_e4m3fn", 448.0)}
-_SPACING = 2.0**-3  # of float8_e4m3fn numbers in [1, 2)
+# Of float8_e4m3fn: distance of its numbers in [1, 2), and where that distance stops shrinking.
+_SPACING, _SMALLEST_NORMAL = 2.0**-3, 2.0**-6
 
 
 def scale_for(largest: Tensor, kind: EightBitFormat, base_precision: str) -> Tensor:
@@ -49,6 +50,15 @@ def quantize(x: Tensor, scale: Tensor, kind: EightBitFormat) -> Tensor:
 def rounded(x: Tensor, scale: Tensor, kind: EightBitFormat) -> Tensor:
     """`x` as it is after quantizing and dequantizing, float32."""
     return quantize(x, scale, kind).float() * scale
+
+
+def steps_off(x: Tensor, narrow: Tensor, scale: Tensor, kind: EightBitFormat) -> Tensor:
+    """How far quantized numbers are from `x`, in steps of the format at that place; rounding leaves at most a half."""
+    error = (narrow.float() * scale - x).abs() / scale
+    if not kind.is_float:
+        return error
+    exponent = torch.frexp((x / scale).abs().clamp_min(_SMALLEST_NORMAL)).exponent - 1
+    return error / (_SPACING * torch.exp2(exponent))
 
 
 def relative_error(kind: EightBitFormat, scale_rms: float, value_rms: float) -> float:

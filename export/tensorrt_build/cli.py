@@ -44,9 +44,10 @@ def build_engines_command(
     batches = Batches(max_batch, min(Batches.opt, max_batch) if opt_batch is None else opt_batch)
     wanted = parse_capabilities(compute_capability) if compute_capability is not None else ()
     library, device = load_library(target), current_device()
-    capabilities = choose_targets(library, wanted, device)
+    plan = Plan.open(from_plan)
+    capabilities = choose_targets(library, wanted, device, plan.manifest.precision)
     options = BuildOptions(batches, workspace, opt_level, timing_cache, tf32)
-    built = build_engines(Plan.open(from_plan), Target(library, capabilities, device), options)
+    built = build_engines(plan, Target(library, capabilities, device), options)
     if as_json:
         rows = [{"path": str(e.path), "bytes": e.sidecar.engine.bytes, "seconds": e.sidecar.build_seconds}
                 for e in built]

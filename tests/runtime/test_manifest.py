@@ -157,3 +157,8 @@ def test_what_is_no_json_is_refused(text: str) -> None:
 def test_json_of_another_kind_is_refused(text: str) -> None:
     with pytest.raises(PlanError, match="the file must be an object"):
         parse_manifest(text)
+
+
+QUANTIZATION = {"base_precision": "fp32", "images": 32, "seed": 7, "layers": {"var.blocks.0.attn.proj": {
+    "eight_bits": True, "input_largest": 12.7, "input_scale": 0.1, "input_error": 0.02, "weight_error": 0.01,
+    "logits_error": 0.003}}}
