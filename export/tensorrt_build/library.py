@@ -76,8 +76,8 @@ def choose_targets(
 def _able(capabilities: tuple[str, ...], precision: str) -> tuple[str, ...]:
     for capability in capabilities:
         if not _has_types(capability, precision):
-            raise BuildError(f"{precision} needs compute capability {FIRST_WITH_FP8} or later, not {capability}: leave it "
-                             "out, or export the plan with --precision int8")
+            raise BuildError(f"{precision} needs compute capability {FIRST_WITH_FP8} or later, not {capability}: "
+                             "leave it out, or export the plan with --precision int8")
     return capabilities
 
 
