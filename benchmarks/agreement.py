@@ -34,8 +34,8 @@ def measure(run: Run) -> tuple[Plan, Agreement]:
     model = plan.manifest.model
     keys = [PictureKey(i % model.num_classes, i // model.num_classes) for i in range(run.images)]
     inputs = batch_inputs(keys, model, run.seed)
-    found = draw_agreement(plan, *plan_reference(Plan.open(run.weights), run.source.spec), *inputs, batch_size=run.batch_size,
-                           threads=run.threads)
+    reference = plan_reference(Plan.open(run.weights), run.source.spec)
+    found = draw_agreement(plan, *reference, *inputs, batch_size=run.batch_size, threads=run.threads)
     return plan, found
 
 
