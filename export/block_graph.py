@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hieramp.export.graph import DOMAIN, ONNX_TYPES, GraphBuilder
-from hieramp.export.layers import linear, modulated_norm, rows
+from hieramp.export.layers import linear, linear_with_bias, modulated_norm, rows
 from hieramp_ref.spec import VarSpec
 from hieramp_ref.transformer import MAX_LOG_SCALE
 
@@ -130,7 +130,7 @@ def _queries_keys_values(g: GraphBuilder, context: BlockContext, key: str, x_RnC
     no_bias = g.const(np.zeros(spec.width), "float32")  # keys have none
     q_bias, v_bias = g.weight(f"{key}.q_bias", "float32"), g.weight(f"{key}.v_bias", "float32")
     bias = g.cast(g.op("Concat", q_bias, no_bias, v_bias, axis=0), T)
-    flat = g.op("Gemm", rows(g, g.cast(x_RnC, T), spec.width), g.weight(f"{key}.mat_qkv.weight", T), bias, transB=1)
+    flat = linear_with_bias(g, rows(g, g.cast(x_RnC, T), spec.width), f"{key}.mat_qkv", bias, T)
     shape = g.op("Concat", g.shape(x_RnC, 0, 2), g.const([3, spec.heads, spec.head_width]), axis=0)
     q, k, v = g.ops("Split", 3, g.op("Reshape", flat, shape), axis=2, num_outputs=3)
     q, k = g.cast(q, "float32"), g.cast(k, "float32")

@@ -7,6 +7,7 @@ import numpy as np
 
 from hieramp.export.bounds import PrecisionBounds, precision_bounds
 from hieramp.export.errors import ExportError
+from hieramp.export.quantization.expected_error import expected_error
 from hieramp.runtime import Plan, Settings, resolve_settings
 from hieramp.runtime.contract import WEIGHTS
 from hieramp.runtime.manifest import Amplification, ClassList, ModelShape
@@ -18,7 +19,8 @@ _MAX_FACTOR = 100.0  # the published limit of the factor on normalised queries
 class Facts:
     """One side: what it is, which precision, model, settings; `classes` is None where the side does not know them.
 
-    `digest` is the plan's, or empty for a checkpoint; `sharpness` is of docs/precision.md, s² there.
+    `digest` is the plan's, or empty for a checkpoint; `sharpness` is of docs/precision.md, s² there. Of an 8-bit plan,
+    `precision` is that of everything but the 8-bit layers, whose error is `eight_bit_error`.
     """
 
     name: str
@@ -30,18 +32,20 @@ class Facts:
     amplified_blocks: tuple[int, ...]
     classes: ClassList | None = None
     digest: str = ""
+    eight_bit_error: float = 0.0
 
     def bounds(self, logits_rms: float) -> PrecisionBounds:
         """How far this side may be from exact arithmetic."""
-        return precision_bounds(self.precision, self.model.depth, self.sharpness, logits_rms)
+        return precision_bounds(self.precision, self.model.depth, self.sharpness, logits_rms, self.eight_bit_error)
 
 
 def plan_facts(plan: Plan, settings: Settings | None = None) -> Facts:
     """The facts of a plan, under its own settings unless given others."""
-    manifest = plan.manifest
-    return Facts(manifest.name, "plan", manifest.precision, manifest.model, plan_sharpness(plan),
-                 settings or resolve_settings(manifest), amplified_blocks(manifest.amplification), manifest.classes,
-                 plan.digest)
+    manifest, sharpness, quantization = plan.manifest, plan_sharpness(plan), plan.manifest.quantization
+    eight_bits = expected_error(quantization, sharpness, manifest.model.head_width) if quantization else 0.0
+    return Facts(manifest.name, "plan", quantization.base_precision if quantization else manifest.precision,
+                 manifest.model, sharpness, settings or resolve_settings(manifest),
+                 amplified_blocks(manifest.amplification), manifest.classes, plan.digest, eight_bits)
 
 
 def amplified_blocks(amplification: Amplification | None) -> tuple[int, ...]:
