@@ -16,7 +16,7 @@ from hieramp.export.errors import ParityError
 from hieramp.export.observed import observed_plan
 from hieramp.export.selection import comparable_rows
 from hieramp.runtime import Drawing, OnnxRuntimeBackend, Plan, draw_batch, resolve_settings
-from hieramp.runtime.generate import PictureKey, batch_inputs
+from hieramp.runtime.drawing import PictureKey, batch_inputs
 from hieramp.runtime.manifest import Parity
 from hieramp_ref.generate import Trace, generate
 from hieramp_ref.settings import Settings

@@ -136,7 +136,10 @@ class Parity:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything manifest.json says; `parity` is null until the export has compared itself with the reference."""
+    """Everything manifest.json says; `parity` is null until the export has compared itself with the reference.
+
+    `license` is that of the weights, as an SPDX identifier or in words, where it is known.
+    """
 
     schema_version: int
     name: str
@@ -152,6 +155,7 @@ class Manifest:
     members: dict[str, Member]
     producer: dict[str, str]
     parity: Parity | None
+    license: str = ""
 
     def __post_init__(self) -> None:
         for problem in _problems(self):

@@ -2,12 +2,14 @@
 
 import hashlib
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from hieramp.runtime.contract import MANIFEST
 from hieramp.runtime.errors import PlanError
 from hieramp.runtime.manifest import Manifest, Member, parse_manifest
 
+SHIPPED_PLAN = "var_cifar10.plan"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -32,9 +34,14 @@ class Plan:
         except UnicodeDecodeError as error:
             raise PlanError(f"{folder / MANIFEST} is not text ({error}); export the plan again") from None
         plan = cls(folder, manifest, hashlib.sha256(data).hexdigest())
-        for name in manifest.members if verify else ():
-            plan._verify(name)
+        if verify:
+            plan.verify()
         return plan
+
+    def verify(self) -> None:
+        """Check size and SHA-256 of every member; raises PlanError where one is missing or changed."""
+        for name in self.manifest.members:
+            self._verify(name)
 
     def path(self, member: str) -> Path:
         """Where a member lies."""
@@ -51,6 +58,14 @@ class Plan:
             raise PlanError(f"{path} has {size} bytes where the manifest lists {wanted.bytes}; export the plan again")
         if describe_member(path).sha256 != wanted.sha256:
             raise PlanError(f"{path} has changed since the export (its SHA-256 differs); export the plan again")
+
+
+def shipped_plan() -> Path:
+    """The plan that comes with the package."""
+    try:
+        return Path(str(files("hieramp.engines") / SHIPPED_PLAN))
+    except ModuleNotFoundError:
+        raise PlanError(f"{SHIPPED_PLAN} does not come with this installation; name a plan with --engine") from None
 
 
 def describe_member(path: Path) -> Member:

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from hieramp.runtime.backend import Conditioning, StepInputs, StepOutputs
-from hieramp.runtime.errors import PlanError, SettingsError
-from hieramp.runtime.generate import (
+from hieramp.runtime.drawing import (
     PictureKey,
     batch_inputs,
     batches,
     default_batch_size,
     draw_batch,
-    generate,
+    draw_pictures,
 )
+from hieramp.runtime.errors import PlanError, SettingsError
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Settings, resolve_settings
 from hieramp.runtime.uniforms import token_uniforms
@@ -109,7 +109,7 @@ def test_a_plan_without_trace_outputs_says_so(plan: Plan, settings: Settings, ba
 def test_the_last_batch_is_filled_and_its_repeats_dropped(plan: Plan, settings: Settings,
                                                           backend: NotingBackend) -> None:
     keys = [PictureKey(label, index) for label in (3, 1) for index in range(3)] + [PictureKey(0, 9)]
-    drawn = list(generate(backend, plan, settings, keys, seed=5, batch_size=3))
+    drawn = list(draw_pictures(backend, plan, settings, keys, seed=5, batch_size=3))
     assert backend.labels == [[3, 3, 3], [1, 1, 1], [0, 0, 0]]
     assert [picture.key for picture in drawn] == keys
     assert [picture.image_3SS.flat[0] for picture in drawn] == [3, 3, 3, 1, 1, 1, 0]
@@ -123,7 +123,7 @@ def test_pictures_come_one_batch_at_a_time(plan: Plan, settings: Settings, backe
         yield from (PictureKey(0, index) for index in range(2))
         raise AssertionError("the second batch was asked for too early")
 
-    pictures = generate(backend, plan, settings, keys(), seed=0, batch_size=2)
+    pictures = draw_pictures(backend, plan, settings, keys(), seed=0, batch_size=2)
     assert next(pictures).key == PictureKey(0, 0)
 
 
@@ -168,4 +168,4 @@ def test_arrays_that_do_not_fit_are_named(plan: Plan, settings: Settings, backen
 def test_numbers_out_of_range_are_named(plan: Plan, settings: Settings, backend: NotingBackend, seed: int,
                                         batch_size: int, key: PictureKey, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        list(generate(backend, plan, settings, [key], seed=seed, batch_size=batch_size))
+        list(draw_pictures(backend, plan, settings, [key], seed=seed, batch_size=batch_size))
