@@ -1,5 +1,6 @@
 """Drawing, encoding and writing at the same time: while a batch is drawn, those before it are encoded and written."""
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -22,11 +23,11 @@ def write_units(writer: Writer, todo: Iterable[Unit], paint: Callable[[int], Seq
     `goes_on(batch, pictures)` is asked after every batch; on False the units drawn so far are written, and one that is
     not complete is discarded, as it is when anything fails.
     """
-    sink: Sink | None = None
+    unfinished = deque[Sink](maxlen=_CALLS_BEHIND + 2)  # no unit further back can be unwritten
     try:
         with ThreadPoolExecutor(_ENCODERS, "hieramp-encode") as encoders, WriteBehind(_CALLS_BEHIND) as behind:
             for unit in todo:
-                sink = writer.open(unit)
+                unfinished.append(sink := writer.open(unit))
                 for batch in unit.batches:
                     records = paint(batch)
                     behind(_add, sink, [encoders.submit(_encode, record) for record in records])
@@ -35,7 +36,7 @@ def write_units(writer: Writer, todo: Iterable[Unit], paint: Callable[[int], Seq
                     if not goes_on(batch, len(records)):
                         return
     finally:
-        if sink is not None:
+        for sink in unfinished:
             with suppress(OSError):  # a full disk may also refuse the end of the file that is thrown away
                 sink.discard()
 

@@ -10,8 +10,8 @@ from hieramp.runtime.writers.picture_folder import PictureFolder
 
 STORED = ("class[0-9]*_id[0-9]*.png",)
 DATA_FILES = "*/*.png"
-LOADING = """Give the folder to RDED as `--syn-data-path`. Its folders are numbered by label; those of the validation data
-(`val/00000` …) must hold the classes in the order of `classes.json`."""
+LOADING = """Give the folder to RDED as `--syn-data-path`. Its folders are numbered by label; those of the validation
+data (`val/00000` …) must hold the classes in the order of `classes.json`."""
 
 
 class RdedFolder(PictureFolder):

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -236,3 +238,10 @@ def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], None]], None]:
         (folder / "manifest.json").write_text(json.dumps(values))
 
     return edit
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch, repo_root: Path) -> ModuleType:
+    """Ways to end a run, shared with benchmarks/faults.py."""
+    monkeypatch.syspath_prepend(repo_root / "benchmarks")
+    return import_module("fault_injection")

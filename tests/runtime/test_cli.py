@@ -208,7 +208,8 @@ def test_another_dataset_is_replaced_only_when_told(run: Run, out: Path) -> None
     (out / "ant" / "notes.txt").write_text("mine")
     before = files(out)
     assert_refused(run("--classes", "ant,dog", "--seed", "1"),
-                   "holds a dataset made with --seed 0 (now 1) and --ipc 3 (now 2) and --classes 0,1,2,3 (now 0,3); replace it with --overwrite, or choose another --out")
+                   "holds a dataset made with --seed 0 (now 1) and --ipc 3 (now 2) "
+                   "and --classes 0,1,2,3 (now 0,3); replace it with --overwrite, or choose another --out")
     assert files(out) == before
     assert run("--classes", "ant,dog", "--seed", "1", "--overwrite").exit_code == 0
     after = set(files(out)) - {"classes.json", "dataset.json", "contact_sheet.png", "README.md"}
