@@ -39,7 +39,7 @@ def compare(found: dict[str, bytes], wanted: dict[str, bytes]) -> Damage:
 
 
 def half_written(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
-    """Files of an unfinished run that have their final name but not their final bytes; its records say so themselves."""
+    """Files of an unfinished run that have their final name but not their final bytes, records aside."""
     final = {name: data for name, data in found.items() if not name.endswith((".partial", ".json"))}
     return [name for name, data in final.items() if wanted.get(name) != data]
 

@@ -37,7 +37,7 @@ class Painter(Generic[CacheT]):
 
     def _record(self, number: int, picture: Picture) -> Record:
         label, recipe = self._batches.label(number), self._recipe
-        image_SS3 = np.asarray(to_picture(picture.image_3SS, recipe.image_side))
+        image_SS3 = np.array(to_picture(picture.image_3SS, recipe.image_side))
         saliency = picture.saliency if self._saliency else ()
         return Record(image_SS3, self._classes[label], label, picture.key.index, number, recipe.seed,
                       picture.tokens_L, saliency)

@@ -16,7 +16,7 @@ from hieramp.runtime.drawing import (
     draw_batch,
     draw_pictures,
 )
-from hieramp.runtime.errors import PlanError, SettingsError
+from hieramp.runtime.errors import NotFiniteError, PlanError, SettingsError
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Settings, resolve_settings
 from hieramp.runtime.uniforms import token_uniforms
@@ -125,6 +125,43 @@ def test_pictures_come_one_batch_at_a_time(plan: Plan, settings: Settings, backe
 
     pictures = draw_pictures(backend, plan, settings, keys(), seed=0, batch_size=2)
     assert next(pictures).key == PictureKey(0, 0)
+
+
+@dataclass
+class BrokenBackend(NotingBackend):
+    """Gives NaN or infinity in the second picture of a batch, in the latent from some scale on or in the image."""
+
+    scale: int = 9
+    value: float = np.nan
+
+    def step(self, cache: int, scale: int, conditioning: Conditioning, inputs: StepInputs,
+             trace: bool = False) -> StepOutputs:
+        outputs = super().step(cache, scale, conditioning, inputs, trace)
+        if scale >= self.scale:
+            outputs.f_hat_BzPP[1, 0, 2, 3] = self.value
+        return outputs
+
+    def decode(self, f_hat_BzPP: np.ndarray) -> np.ndarray:
+        image_B3SS = super().decode(np.zeros_like(f_hat_BzPP))
+        image_B3SS[1, 0, 0, 0] = self.value
+        return image_B3SS
+
+
+@pytest.mark.parametrize(("scale", "where"), [(2, "the latent of scale 2"), (9, "the decoded image")])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_picture_that_is_not_finite_is_named(plan: Plan, settings: Settings, scale: int, where: str,
+                                               value: float) -> None:
+    pictures = draw_pictures(BrokenBackend(scale=scale, value=value), plan, settings,
+                             [PictureKey(0, 7), PictureKey(3, 8)], seed=5, batch_size=2)
+    with pytest.raises(NotFiniteError, match=rf"picture 8 of class 3 \(seed 5\).*in {where}, precision fp32") as error:
+        list(pictures)
+    assert error.value.exit_code == 1
+
+
+def test_repeats_that_are_not_finite_do_not_matter(plan: Plan, settings: Settings) -> None:
+    """Repeats that fill a batch up are dropped."""
+    drawn = list(draw_pictures(BrokenBackend(), plan, settings, [PictureKey(0, 7)], seed=5, batch_size=2))
+    assert [picture.key for picture in drawn] == [PictureKey(0, 7)]
 
 
 def test_batches_are_cut_in_order() -> None:

@@ -151,8 +151,11 @@ def test_the_pictures_are_the_same_files_in_every_layout(written: Callable[[str]
     classes = json.loads((folder / "classes.json").read_text())
     files = [(folder / entry["folder"] / f"{index:05d}.png").read_bytes() for entry in classes for index in range(IPC)]
     assert [path.read_bytes() for path in sorted(rded.glob("0*/*.png"))] == files
-    members = [tarfile.open(path) for path in sorted(tars.glob("*.tar"))]
-    assert [tar.extractfile(m).read() for tar in members for m in tar if m.name.endswith(".png")] == files
+    members = []
+    for path in sorted(tars.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            members += [tar.extractfile(member).read() for member in tar if member.name.endswith(".png")]
+    assert members == files
     columns = [pyarrow.parquet.read_table(path)["image"].to_pylist() for path in sorted(tables.glob("data/*"))]
     assert [image["bytes"] for column in columns for image in column] == files
 
