@@ -145,7 +145,7 @@ def _to_drawing(steps: Sequence[StepOutputs], image_B3SS: FloatArray) -> Drawing
         tokens=tuple(step.tokens_Bl for step in steps),
         f_hat_BzPP=steps[-1].f_hat_BzPP,
         image_B3SS=image_B3SS,
-        finite=tuple(np.isfinite(step.f_hat_BzPP).all(axis=(1, 2, 3)) for step in steps),
+        finite=tuple(np.asarray(np.isfinite(step.f_hat_BzPP).all(axis=(1, 2, 3))) for step in steps),
         logits=tuple(step.logits_RlV for step in steps if step.logits_RlV is not None),
         saliency=tuple(step.saliency_ARl for step in steps if step.saliency_ARl is not None),
     )
@@ -156,7 +156,7 @@ def _empty_latent(model: ModelShape, batch: int) -> FloatArray:
 
 
 def _filled(batch: Sequence[PictureKey], size: int) -> list[PictureKey]:
-    return [*batch, *batch[-1:] * (size - len(batch))]
+    return [*batch, *[batch[-1]] * (size - len(batch))]
 
 
 def _saliency_of(drawing: Drawing, row: int, batch: int) -> tuple[FloatArray, ...]:
