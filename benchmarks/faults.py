@@ -82,9 +82,9 @@ class Trial:
 
 @contextmanager
 def trial(layout: str, seed: int) -> Iterator[Trial]:
-    """Eight pictures of the shipped plan, a batch each; tar and Parquet files hold two."""
+    """Four pictures of the shipped plan, a batch each; tar and Parquet files hold two."""
     with tempfile.TemporaryDirectory() as name:
-        job = Job(Path(name) / "disk" / "data", shipped_plan(), "cat,dog", ipc=4, batch_size=1, threads=1,
+        job = Job(Path(name) / "disk" / "data", shipped_plan(), "cat,dog", ipc=2, batch_size=1, threads=1,
                   layout=layout, shard_size=2)
         (Path(name) / "disk").mkdir()
         timed = Trial(replace(job, out=Path(name) / "whole"), {}, 0.0, random.Random(f"{seed} {layout}"))
@@ -130,7 +130,7 @@ def failing_writes(trial: Trial, outcome: Outcome, times: int) -> None:
     """No space from a random write on."""
     while outcome.times < times:
         try:
-            with full_disk(trial.lot.randrange(60)):
+            with full_disk(trial.lot.randrange(40)):
                 run_job(trial.job)
         except RunError:
             trial.settle(outcome)
@@ -143,7 +143,7 @@ def power_loss(trial: Trial, outcome: Outcome, times: int) -> None:
     while outcome.times < times:
         disk = Disk(trial.job.out.parent, trial.lot)
         try:
-            with disk.losing_power_at(trial.lot.randrange(1, 60)):
+            with disk.losing_power_at(trial.lot.randrange(1, 40)):
                 run_job(trial.job)
         except PowerLossError:
             disk.restart()

@@ -16,6 +16,8 @@ class Bar:
     def __call__(self, progress: Progress) -> None:
         from tqdm import tqdm
 
+        if self._bar is None and progress.complete:
+            return
         if self._bar is None:
             self._bar = tqdm(total=progress.total, initial=progress.done, unit="img", disable=None)
         self._bar.update(progress.done - self._bar.n)

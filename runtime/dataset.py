@@ -68,13 +68,14 @@ def write_start(folder: Path, recipe: Recipe, classes: Sequence[ClassEntry], sha
     write_if_new(_record(recipe, complete=False), folder / record_name(shard))
     for path in _other_records(folder, recipe):
         remove(path)
-    write_if_new(_class_list(classes), folder / CLASSES)
+    write_if_new(_class_list(classes), folder / CLASSES, "" if shard.is_whole else f".{shard.index}-of-{shard.count}")
 
 
 def write_end(folder: Path, recipe: Recipe, shard: Shard) -> None:
     """Mark the dataset, or the shard, complete; a whole dataset needs no records of shards any more."""
     if shard.is_whole:
-        for path in list(folder.glob(_SHARD_RECORDS)):
+        leftovers = f".{CLASSES}.*.partial", f".{_SHARD_RECORDS}.partial"  # of shards killed as they began
+        for path in [path for pattern in (_SHARD_RECORDS, *leftovers) for path in folder.glob(pattern)]:
             remove(path)
     write_text(_record(recipe, complete=True), folder / record_name(shard))
 
@@ -84,10 +85,10 @@ def record_name(shard: Shard) -> str:
     return RECORD if shard.is_whole else f"shard-{shard.index:05d}-of-{shard.count:05d}.json"
 
 
-def write_if_new(text: str, path: Path) -> None:
+def write_if_new(text: str, path: Path, writer: str = "") -> None:
     """Write a text unless the file holds it already; shards that share a folder write the same."""
     if not path.is_file() or path.read_bytes() != text.encode():
-        write_text(text, path)
+        write_text(text, path, writer=writer)
 
 
 def _record(recipe: Recipe, complete: bool) -> str:
@@ -104,7 +105,7 @@ def _class_list(classes: Sequence[ClassEntry]) -> str:
 
 def _foreign(folder: Path) -> Iterator[Path]:
     """What is in the folder beside a record that was never finished."""
-    return (path for path in folder.iterdir() if not path.name.endswith(".json.partial"))
+    return (path for path in folder.iterdir() if not (path.name.startswith(".") and path.name.endswith(".partial")))
 
 
 def _records(folder: Path) -> dict[Path, dict[str, Any]]:

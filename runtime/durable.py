@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import IO
 
 
-def write_text(text: str, path: Path, sync: bool = True) -> None:
-    """Write a text file that appears under its name only once it is complete."""
-    with replacing(path, sync) as stream:
+def write_text(text: str, path: Path, sync: bool = True, writer: str = "") -> None:
+    """Write a text file that appears under its name only once it is complete.
+
+    `writer` tells writers apart that may write the same text to the same file at a time.
+    """
+    with replacing(path, sync, writer) as stream:
         stream.write(text.encode())
 
 
 @contextmanager
-def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
+def replacing(path: Path, sync: bool = True, writer: str = "") -> Iterator[IO[bytes]]:
     """A stream whose file takes the place of `path` on success and is gone on failure.
 
     Without `sync` a reader still never sees half a file, but a power loss may lose it.
     """
-    scratch = scratch_of(path)
+    scratch = scratch_of(path, writer)
     try:
         with open_scratch(scratch) as stream:
             yield stream
@@ -32,9 +35,9 @@ def replacing(path: Path, sync: bool = True) -> Iterator[IO[bytes]]:
         remove(scratch)
 
 
-def scratch_of(path: Path) -> Path:
+def scratch_of(path: Path, writer: str = "") -> Path:
     """Where a file is written before it has its name: one place a file, so that a later run takes up a leftover."""
-    return path.with_name(f".{path.name}.partial")
+    return path.with_name(f".{path.name}{writer}.partial")
 
 
 def open_scratch(scratch: Path) -> IO[bytes]:

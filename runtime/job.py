@@ -23,13 +23,14 @@ from hieramp.runtime.dataset import (
     check_writable,
     claim_folder,
     is_marked_complete,
+    record_name,
     write_end,
     write_start,
 )
 from hieramp.runtime.durable import make_folders, write_text
 from hieramp.runtime.errors import RunError, StoppedError
-from hieramp.runtime.folder_lock import folder_lock
 from hieramp.runtime.images import save_png
+from hieramp.runtime.lock import held
 from hieramp.runtime.painter import Painter
 from hieramp.runtime.pipeline import write_units
 from hieramp.runtime.plan import Plan, shipped_plan
@@ -120,6 +121,7 @@ def run_job(job: Job, observers: Sequence[Observer] = (), stop: Stop = never) ->
     run = _decide(job, plan)
     if _is_complete(run):
         _log.info("%s is complete", job.out)
+        _tell(observers, Progress(run.pictures(), run.pictures(), 0, 0.0, complete=True))
         return run.report(0, 0.0)
     check_writable(job.out)
     plan.verify()
@@ -143,12 +145,13 @@ def _make(run: _Run, painter: Painter[CacheT], observers: Sequence[Observer], st
     job = run.job
     with _named_failures(job.out):
         make_folders([job.out])
-        with folder_lock(job.out, shared=not job.shard.is_whole):
+        with held(job.out, shared=not job.shard.is_whole):
             claim_folder(job.out, run.recipe, job.shard, job.overwrite)
             write_start(job.out, run.recipe, run.classes, job.shard)
-            make_folders(run.writer.folders())
-            progress = _draw(run, painter, observers, stop)
-            _finish(run)
+            with held(job.out / record_name(job.shard)):  # against the same shard, which shares the folder
+                make_folders(run.writer.folders())
+                progress = _draw(run, painter, observers, stop)
+                _finish(run)
         progress = replace(progress, complete=True)
         _tell(observers, progress)
     return progress

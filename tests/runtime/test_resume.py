@@ -12,8 +12,8 @@ import pytest
 from hieramp.runtime import backends
 from hieramp.runtime.batches import Shard
 from hieramp.runtime.errors import OutputError
-from hieramp.runtime.folder_lock import folder_lock
 from hieramp.runtime.job import Job, run_job
+from hieramp.runtime.lock import held
 from hieramp.runtime.painter import Painter
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Overrides
@@ -168,13 +168,27 @@ def test_shards_may_share_a_folder_and_a_missing_one_is_drawn(job: Job, painted:
 def test_two_runs_never_share_a_folder(job: Job) -> None:
     pytest.importorskip("fcntl")
     job.out.mkdir()
-    with folder_lock(job.out, shared=False), pytest.raises(OutputError, match="another run is writing to"):
+    with held(job.out), pytest.raises(OutputError, match="another run is writing to"):
         run_job(job)
-    with folder_lock(job.out, shared=True):
+    with held(job.out, shared=True):
         run_job(replace(job, shard=Shard(0, 2)))
+        record = job.out / "shard-00000-of-00002.json"
+        record.write_text(record.read_text().replace("true", "false"))  # as while the shard is being drawn
+        with held(record), pytest.raises(OutputError, match="another run is writing to"):
+            run_job(replace(job, shard=Shard(0, 2)))
         with pytest.raises(OutputError, match="another run is writing to"):
             run_job(job)
     run_job(job)
+
+
+def test_what_shards_left_when_killed_as_they_began_is_cleared(job: Job, faults: ModuleType) -> None:
+    run_job(job)
+    whole = faults.contents(job.out)
+    for name in (".classes.json.1-of-3.partial", ".shard-00001-of-00003.json.partial"):
+        (job.out / name).write_text("{")
+    (job.out / "ant/00000.png").unlink()
+    run_job(job)
+    assert faults.contents(job.out) == whole
 
 
 def test_a_record_is_never_missing(job: Job) -> None:

@@ -1,4 +1,4 @@
-"""Keeps two runs out of one folder; shards of one dataset may share it."""
+"""Keeps two runs out of one dataset."""
 
 import os
 from collections.abc import Iterator
@@ -9,8 +9,8 @@ from hieramp.runtime.errors import OutputError
 
 
 @contextmanager
-def folder_lock(folder: Path, shared: bool) -> Iterator[None]:
-    """Hold the folder, which has to be there, until the process leaves or dies.
+def held(path: Path, shared: bool = False) -> Iterator[None]:
+    """Hold a file or folder, which has to be there, until the process leaves or dies; with others where `shared`.
 
     Raises OutputError where another run holds it. Does nothing on systems and file systems without such locks.
     """
@@ -19,12 +19,12 @@ def folder_lock(folder: Path, shared: bool) -> Iterator[None]:
     except ImportError:
         yield
         return
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise OutputError(f"another run is writing to {folder}; wait for it, or choose another --out") from None
+        raise OutputError(f"another run is writing to {path}; wait for it, or choose another --out") from None
     except OSError:
         pass  # network file systems may not lock folders
     try:
