@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 from record import RESULTS, append_row, row
 
-from hieramp.export.agreement import Agreement, draw_agreement, plan_reference
 from hieramp.export.command import ExportCommand
 from hieramp.export.model_source import ModelSource
+from hieramp.export.parity.agreement import Agreement, draw_agreement, plan_reference
 from hieramp.runtime import PictureKey, Plan, batch_inputs
 from hieramp.runtime.job import shipped_plan
 

@@ -5,13 +5,13 @@ So is the selection of positions to amplify: rows that broke a tie differently a
 `docs/precision.md` derives the thresholds.
 """
 
-import math
 from collections.abc import Iterable
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hieramp.export.bounds import MINIMUM_PSNR_DB, logits_threshold, psnr_db, relative_error
 from hieramp.export.errors import ParityError
 from hieramp.export.observed import observed_plan
 from hieramp.export.selection import comparable_rows
@@ -26,20 +26,6 @@ from hieramp_ref.vqvae import Vqvae
 
 GATE_SEED = 20260611
 GATE_IMAGES = {"fp32": 2, "fp16": 2, "bf16": 4}  # bf16 breaks more ties, so fewer of its rows can be compared
-FP32_LOGITS = 1e-3
-MINIMUM_PSNR_DB = {"fp32": 60.0, "fp16": 40.0, "bf16": 30.0}
-MAXIMUM_PSNR_DB = 200.0  # stands for equal images: a manifest holds finite numbers
-_ROUNDING = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
-
-
-def relative_error(precision: str, depth: int, sharpness: float) -> float:
-    """Largest error to expect of values of size 1 after `depth` blocks: the extreme of a random walk of roundings."""
-    return 4 * _ROUNDING[precision] * math.sqrt(depth * (3 + sharpness))
-
-
-def logits_threshold(precision: str, depth: int, sharpness: float, logits_rms: float) -> float:
-    """Largest error a logit may have: fixed in fp32, else what roundings lead to in logits of that size."""
-    return FP32_LOGITS if precision == "fp32" else logits_rms * relative_error(precision, depth, sharpness)
 
 
 def attention_sharpness(var: Var) -> float:
@@ -75,14 +61,6 @@ def replay_forced(plan: Plan, labels_B: NDArray[np.int64], tokens_BL: NDArray[np
     with observed_plan(plan) as observed, OnnxRuntimeBackend.open(observed) as backend:
         return draw_batch(backend, observed, resolve_settings(observed.manifest), labels_B, uniforms_BL,
                           forced_BL=tokens_BL, trace=True)
-
-
-def psnr_db(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """Peak signal-to-noise ratio of images in [0, 1], at most `MAXIMUM_PSNR_DB`; minus infinity where one holds NaN."""
-    error = float(np.mean((image.astype(np.float64) - reference) ** 2))
-    if math.isnan(error):
-        return -math.inf
-    return min(MAXIMUM_PSNR_DB, -10 * math.log10(error)) if error > 0 else MAXIMUM_PSNR_DB
 
 
 def _figures(

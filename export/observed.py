@@ -27,7 +27,9 @@ def observed_plan(plan: Plan) -> Iterator[Plan]:
     if plan.manifest.trace_outputs and plan.manifest.precision != "bf16":
         yield plan
         return
-    with TemporaryDirectory(prefix=".observed.", dir=plan.folder.parent) as name:
+    # Beside the plan weights can be linked; an installed package may lie where nobody writes.
+    beside = plan.folder.parent if os.access(plan.folder.parent, os.W_OK) else None
+    with TemporaryDirectory(prefix=".observed.", dir=beside) as name:
         folder = Path(name)
         _link(plan.path(WEIGHTS), folder / WEIGHTS)
         for graph in GRAPH_NAMES:

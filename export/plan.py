@@ -121,7 +121,7 @@ def _manifest(
         schema_version=SCHEMA_VERSION,
         name=options.name,
         precision=options.precision,
-        model=_model_shape(spec),
+        model=model_shape(spec),
         cache_type=COMPUTE_TYPES[options.precision],
         amplification=_amplification(spec, settings),
         sampling=sampling,
@@ -135,7 +135,7 @@ def _manifest(
     )
 
 
-def _model_shape(spec: ModelSpec) -> ModelShape:
+def model_shape(spec: ModelSpec) -> ModelShape:
     vqvae, var = spec.vqvae, spec.var
     return ModelShape(vqvae.patch_sides, vqvae.vocab_size, vqvae.z_channels, vqvae.image_side, var.depth, var.width,
                       var.heads, var.num_classes, vqvae.phi_count, var.class_token_scales)
