@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hieramp.export.parity.agreement import plan_reference
-from hieramp.runtime import OnnxRuntimeBackend, Overrides, PictureKey, Plan, generate, resolve_settings
+from hieramp.runtime import OnnxRuntimeBackend, Overrides, PictureKey, Plan, draw_pictures, resolve_settings
 from hieramp.runtime.catalogue import load_catalogue
 from hieramp.runtime.images import to_uint8
 from hieramp.runtime.uniforms import token_uniforms
@@ -84,7 +84,7 @@ def draw(condition: Condition, plan: Plan, spec: ModelSpec, ipc: int, seed: int,
         return torch.cat(list(_by_reference(reference, keys, seed)))
     settings = resolve_settings(plan.manifest, Overrides(amplify=condition.amplify))
     with OnnxRuntimeBackend.open(plan, threads=threads) as backend:
-        pictures = generate(backend, plan, settings, keys, seed=seed, batch_size=BATCH_SIZE)
+        pictures = draw_pictures(backend, plan, settings, keys, seed=seed, batch_size=BATCH_SIZE)
         return torch.stack([_channels_first(picture.image_3SS) for picture in pictures])
 
 
