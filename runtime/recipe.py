@@ -30,6 +30,7 @@ class Recipe:
     batch_size: int
     image_side: int
     provider: str
+    compute: str = "f32"
     layout: str = "folder"
     shard_size: int | None = None
 
@@ -46,7 +47,7 @@ class Recipe:
 
 def resolve_recipe(plan: Plan, *, classes: str | None = None, ipc: int = 10, seed: int = 0,
                    batch_size: int | None = None, overrides: Overrides | None = None, save_size: int | None = None,
-                   provider: str = "cpu") -> tuple[Recipe, tuple[ClassEntry, ...]]:
+                   provider: str = "cpu", compute: str = "f32") -> tuple[Recipe, tuple[ClassEntry, ...]]:
     """The recipe of a user's choices and the classes it draws; None stands for the plan's own default.
 
     Raises a HierampError that names the choice that cannot be.
@@ -56,7 +57,7 @@ def resolve_recipe(plan: Plan, *, classes: str | None = None, ipc: int = 10, see
     chosen = select_classes(classes, load_catalogue(plan.manifest.classes))
     return Recipe(
         plan.manifest.name, plan.digest, settings, seed, ipc, tuple(entry.index for entry in chosen),
-        batch_size or default_batch_size(model), save_size or model.image_side, provider,
+        batch_size or default_batch_size(model), save_size or model.image_side, provider, compute,
     ), chosen
 
 
