@@ -29,17 +29,20 @@ PathOption = click.Path(path_type=Path)
 
 @dataclass(frozen=True)
 class Choice:
-    """Settings to try, each one value for all scales."""
+    """Settings to try; β is one value for all scales, or three for coarse, middle and fine ones."""
 
     cfg: float
-    beta: float
+    beta: tuple[float, ...]
     rho: float
 
     @property
     def overrides(self) -> Overrides:
-        if not self.beta:
+        if not any(self.beta):
             return Overrides(cfg=(self.cfg,), amplify=False)
-        return Overrides(cfg=(self.cfg,), beta=(self.beta,), rho=(self.rho,))
+        return Overrides(cfg=(self.cfg,), beta=self.beta, rho=(self.rho,))
+
+    def __str__(self) -> str:
+        return f"cfg {self.cfg:g}  beta {','.join(f'{beta:g}' for beta in self.beta)}  rho {self.rho:g}"
 
 
 def validation_split(data: Path, side: int, count: int) -> LabelledImages:
@@ -49,16 +52,28 @@ def validation_split(data: Path, side: int, count: int) -> LabelledImages:
     return LabelledImages(train.images[chosen], train.labels[chosen], train.classes)
 
 
-def choices(cfgs: Sequence[float], betas: Sequence[float], rhos: Sequence[float]) -> list[Choice]:
+def choices(cfgs: Sequence[float], betas: Sequence[tuple[float, ...]], rhos: Sequence[float]) -> list[Choice]:
     """Every combination; where β is 0 there is only one ρ."""
-    return list(dict.fromkeys(Choice(cfg, beta, rho if beta else 0.0) for cfg, beta, rho in product(cfgs, betas, rhos)))
+    return list(dict.fromkeys(Choice(cfg, beta, rho if any(beta) else 0.0)
+                              for cfg, beta, rho in product(cfgs, betas, rhos)))
+
+
+def to_values(
+    context: click.Context, parameter: click.Parameter, words: Sequence[str]
+) -> tuple[tuple[float, ...], ...]:
+    """`5` or `5,5,2`, as hieramp-run takes them."""
+    try:
+        return tuple(tuple(float(value) for value in word.split(",")) for word in words)
+    except ValueError:
+        raise click.BadParameter(f"{' '.join(words)!r} is not numbers with commas between") from None
 
 
 @click.command("settings_scan", cls=ExportCommand, context_settings={"show_default": True})
 @click.option("--plan", "plan_folder", type=PathOption, help="Plan to draw from [default: the shipped one].")
 @click.option("--data", type=PathOption, envvar=DATA_VARIABLE, required=True, show_envvar=True, help="CIFAR-10.")
 @click.option("--cfg", "cfgs", type=float, multiple=True, default=(4.0, 6.0), help="May be repeated, as the next two.")
-@click.option("--beta", "betas", type=float, multiple=True, default=(0.0, 1.0, 2.0, 5.0))
+@click.option("--beta", "betas", multiple=True, default=("0", "1", "2", "5"), callback=to_values,
+              help="One value, or three: coarse,middle,fine.")
 @click.option("--rho", "rhos", type=float, multiple=True, default=(0.5,))
 @click.option("--ipc", type=click.IntRange(1), default=50)
 @click.option("--epochs", type=click.IntRange(1), default=60)
@@ -66,7 +81,7 @@ def choices(cfgs: Sequence[float], betas: Sequence[float], rhos: Sequence[float]
 @click.option("--validation", type=click.IntRange(1), default=500, help="Images per class to judge on.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: the cores].")
 @click.option("--results", type=PathOption, default=RESULTS, show_default=False, help="Folder of the rows.")
-def main(plan_folder: Path | None, data: Path, cfgs: tuple[float, ...], betas: tuple[float, ...],
+def main(plan_folder: Path | None, data: Path, cfgs: tuple[float, ...], betas: tuple[tuple[float, ...], ...],
          rhos: tuple[float, ...], ipc: int, epochs: int, seeds: int, validation: int, threads: int | None,
          results: Path) -> None:
     """Draw, train and judge with every combination: a row each, and a table, best first."""
@@ -85,9 +100,9 @@ def main(plan_folder: Path | None, data: Path, cfgs: tuple[float, ...], betas: t
                    "epochs": epochs, "validation": validation, "last": shares, "mean": statistics.mean(shares)}
         append_row(results, row("settings_scan", figures))
         found.append((statistics.mean(shares), choice))
-        click.echo(f"cfg {choice.cfg:g}, beta {choice.beta:g}, rho {choice.rho:g}: {shares}", err=True)
+        click.echo(f"{choice}: {shares}", err=True)
     for mean, choice in sorted(found, key=lambda pair: -pair[0]):
-        click.echo(f"{mean:6.1%}  cfg {choice.cfg:g}  beta {choice.beta:g}  rho {choice.rho:g}")
+        click.echo(f"{mean:6.1%}  {choice}")
 
 
 if __name__ == "__main__":
