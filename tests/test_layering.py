@@ -17,7 +17,7 @@ BANNED = {
 }
 # Third-party modules of the core dependencies and of the extras cpu, gpu, openvino and tensorrt, as imported.
 RUNTIME_MODULES = {"numpy", "click", "PIL", "safetensors", "tqdm", "onnxruntime", "onnxruntime_ep_openvino", "tensorrt",
-                   "tensorrt_rtx", "hieramp"}
+                   "tensorrt_rtx", "cuda", "hieramp"}
 
 
 def is_within(module: str, package: str) -> bool:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hieramp.export.cli import main as build
-from hieramp.export.tensorrt_build.library import Library
 from hieramp.runtime import Plan
+from hieramp.runtime.tensorrt.library import Library
 
 Outcome = tuple[int, str, str]
 WITHOUT = """
