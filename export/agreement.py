@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hieramp.runtime import Backend, Manifest, OnnxRuntimeBackend, Plan, Settings, StepInputs, draw_batch
+from hieramp.runtime import Manifest, OnnxRuntimeBackend, Plan, Settings, StepBackend, StepInputs, draw_batch
 from hieramp.runtime.backend import CacheT, FloatArray, IntArray
 from hieramp.runtime.contract import WEIGHTS
 from hieramp_ref.checkpoint import load_var, load_vqvae
@@ -54,8 +54,8 @@ def draw_agreement(
     return Agreement(forced / uniforms_NL.size, free / uniforms_NL.size, uniforms_NL.size)
 
 
-def draws_after(backend: Backend[CacheT], plan: Plan, settings: Settings, labels_B: IntArray, uniforms_BL: FloatArray,
-                history_BL: IntArray) -> IntArray:
+def draws_after(backend: StepBackend[CacheT], plan: Plan, settings: Settings, labels_B: IntArray,
+                uniforms_BL: FloatArray, history_BL: IntArray) -> IntArray:
     """What the plan draws [B, L] at every scale, had the scales before it given the tokens of `history_BL`.
 
     Each scale runs twice, to draw and then to take the tokens of the history; its rows of the cache are the same

@@ -4,7 +4,7 @@ Shape suffixes are the symbols of docs/plan-format.md; beside them L are the tok
 of an image in pixels, N = P² the positions of the latent and m the tokens of the next scale.
 """
 
-from hieramp.runtime.backend import Backend, Conditioning, StepInputs, StepOutputs
+from hieramp.runtime.backend import Backend, Conditioning, Drawing, Request, StepBackend, StepInputs, StepOutputs
 from hieramp.runtime.errors import (
     ClassSpecError,
     HierampError,
@@ -13,7 +13,7 @@ from hieramp.runtime.errors import (
     ProviderError,
     SettingsError,
 )
-from hieramp.runtime.generate import Drawing, Picture, PictureKey, batch_inputs, draw_batch, generate
+from hieramp.runtime.generate import Picture, PictureKey, batch_inputs, draw_batch, generate
 from hieramp.runtime.manifest import Manifest, manifest_json, parse_manifest
 from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from hieramp.runtime.plan import Plan, describe_member
@@ -21,7 +21,7 @@ from hieramp.runtime.schedule import Overrides, Settings, resolve_settings
 
 __all__ = [
     "Backend", "ClassSpecError", "Conditioning", "Drawing", "HierampError", "Manifest", "OnnxRuntimeBackend",
-    "OutputError", "Overrides", "Picture", "PictureKey", "Plan", "PlanError", "ProviderError", "Settings",
-    "SettingsError", "StepInputs", "StepOutputs", "batch_inputs", "describe_member", "draw_batch", "generate",
-    "manifest_json", "parse_manifest", "resolve_settings",
+    "OutputError", "Overrides", "Picture", "PictureKey", "Plan", "PlanError", "ProviderError", "Request", "Settings",
+    "SettingsError", "StepBackend", "StepInputs", "StepOutputs", "batch_inputs", "describe_member", "draw_batch",
+    "generate", "manifest_json", "parse_manifest", "resolve_settings",
 ]

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from hieramp.runtime.backend_choice import BACKENDS
 from hieramp.runtime.class_spec import SPEC_HELP
 from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.generate import Picture
@@ -37,8 +39,10 @@ def _to_values(context: click.Context, parameter: click.Parameter, text: str | N
 @click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), default=0, show_default=True,
               help="A picture depends on seed, class and index alone.")
 @click.option("--batch-size", type=click.IntRange(1, 4096), help="Pictures at a time.  [default: 20 or fewer]")
-@click.option("--provider", type=click.Choice(list(PROVIDERS)), default="cpu", show_default=True,
-              help="Execution provider of ONNX Runtime.")
+@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
+              help="auto takes TensorRT engines that fit, else ONNX Runtime with CUDA, else on the CPU.")
+@click.option("--provider", type=click.Choice(list(PROVIDERS)),
+              help="Execution provider of ONNX Runtime, which it implies.")
 @click.option("--threads", type=click.IntRange(1, 4096), help="Threads of the CPU.  [default: the cores there are]")
 @click.option("--cfg", metavar="VALUES", callback=_to_values,
               help=f"Classifier-free guidance: {_STAGES}.")
@@ -60,7 +64,8 @@ def main(cfg: tuple[float, ...] | None, top_k: int | None, top_p: float | None, 
     Writes DIR/<class>/<index>.png with classes.json, dataset.json and contact_sheet.png.
     """
     overrides = Overrides(cfg, beta, rho, top_k, top_p, amplify=not no_amplify)
-    report = run_job(Job(overrides=overrides, **options), _silent if as_json else _with_bar)
+    report = run_job(Job(overrides=overrides, **options), _silent if as_json else _with_bar,
+                     partial(click.echo, err=True))
     click.echo(_in_json(report) if as_json else _in_words(report))
 
 

@@ -3,11 +3,12 @@
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hieramp.runtime.backend_choice import Choice
 from hieramp.runtime.catalogue import ClassEntry
 from hieramp.runtime.errors import OutputError
 from hieramp.runtime.images import write_text
@@ -31,14 +32,17 @@ class Recipe:
     classes: tuple[int, ...]
     batch_size: int
     image_side: int
+    backend: str
     provider: str
+    backend_choice: str = field(compare=False)  # why, which may change without changing the pictures
 
     @classmethod
     def of(cls, plan: Plan, settings: Settings, classes: Sequence[ClassEntry], *, seed: int, ipc: int,
-           batch_size: int, image_side: int, provider: str) -> "Recipe":
+           batch_size: int, image_side: int, choice: Choice) -> "Recipe":
         """The recipe of a plan's pictures."""
         ids = tuple(entry.index for entry in classes)
-        return cls(plan.manifest.name, plan.digest, settings, seed, ipc, ids, batch_size, image_side, provider)
+        return cls(plan.manifest.name, plan.digest, settings, seed, ipc, ids, batch_size, image_side,
+                   choice.backend, choice.provider, choice.sentence)
 
 
 def check_writable(folder: Path) -> None:
@@ -64,7 +68,8 @@ def claim_folder(folder: Path, recipe: Recipe, overwrite: bool = False) -> None:
     made = _read_json(folder / RECORD)
     if not isinstance(made, dict) or made.get("format") != FORMAT:
         raise OutputError(f"{folder} is not empty and holds no dataset of this tool; choose another --out")
-    different = [key for key, value in _to_json(recipe).items() if made.get(key) != value]
+    compared = {entry.name for entry in fields(recipe) if entry.compare}
+    different = [key for key, value in _to_json(recipe).items() if key in compared and made.get(key) != value]
     if different and not overwrite:
         raise OutputError(f"{folder} holds a dataset of another {' and '.join(different)}; choose another --out, "
                           "or replace it with --overwrite")

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from hieramp.runtime.backend import Backend, CacheT
+from hieramp.runtime.backend_choice import Choice, Needs, choose_backend
 from hieramp.runtime.catalogue import ClassEntry, load_catalogue
 from hieramp.runtime.class_spec import select_classes
 from hieramp.runtime.contact_sheet import draw_contact_sheet
@@ -24,9 +25,9 @@ from hieramp.runtime.dataset import (
 from hieramp.runtime.errors import PlanError
 from hieramp.runtime.generate import Picture, PictureKey, default_batch_size, generate
 from hieramp.runtime.images import save_png, to_picture
-from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Overrides, resolve_settings
+from hieramp.runtime.surroundings import open_backend, survey
 
 SHIPPED_PLAN = "var_cifar10.plan"
 _ENCODERS, _MOST_WAITING = 2, 64
@@ -44,7 +45,8 @@ class Job:
     ipc: int = 10
     seed: int = 0
     batch_size: int | None = None
-    provider: str = "cpu"
+    backend: str = "auto"
+    provider: str | None = None
     threads: int | None = None
     overrides: Overrides = field(default_factory=Overrides)
     save_size: int | None = None
@@ -61,22 +63,28 @@ class Report:
     pictures: int
     classes: int
     seconds: float
+    backend: str
+    backend_choice: str
 
     @property
     def images_per_second(self) -> float:
         return self.pictures / self.seconds
 
 
-def run_job(job: Job, progress: Progress = lambda pictures, total: pictures) -> Report:
+def run_job(job: Job, progress: Progress = lambda pictures, total: pictures,
+            say: Callable[[str], None] = lambda line: None) -> Report:
     """Generate the dataset; `progress` may wrap the pictures as they come, given their number.
+
+    `say` is told which back end draws, and why.
 
     Raises a HierampError before anything is written where the job cannot be done.
     """
     check_writable(job.out)
     plan = Plan.open(job.engine or shipped_plan())
-    recipe, classes = _plan_recipe(job, plan)
-    with OnnxRuntimeBackend.open(plan, job.provider, job.threads) as backend:
+    recipe, classes, choice = _plan_recipe(job, plan)
+    with open_backend(plan, choice, job.threads) as backend:
         claim_folder(job.out, recipe, job.overwrite)
+        say(choice.sentence)
         write_start(job.out, recipe, classes)
         began = time.perf_counter()
         pictures = _draw(backend, plan, recipe, classes)
@@ -84,7 +92,8 @@ def run_job(job: Job, progress: Progress = lambda pictures, total: pictures) -> 
         seconds = time.perf_counter() - began
     sheet = write_contact_sheet(job.out, classes, job.ipc)
     write_end(job.out, recipe)
-    return Report(plan.manifest.name, job.out, sheet, len(classes) * job.ipc, len(classes), seconds)
+    return Report(plan.manifest.name, job.out, sheet, len(classes) * job.ipc, len(classes), seconds, choice.backend,
+                  choice.sentence)
 
 
 def shipped_plan() -> Path:
@@ -115,15 +124,17 @@ def write_contact_sheet(folder: Path, classes: Sequence[ClassEntry], ipc: int) -
     return folder / CONTACT_SHEET
 
 
-def _plan_recipe(job: Job, plan: Plan) -> tuple[Recipe, tuple[ClassEntry, ...]]:
+def _plan_recipe(job: Job, plan: Plan) -> tuple[Recipe, tuple[ClassEntry, ...], Choice]:
     model = plan.manifest.model
     settings = resolve_settings(plan.manifest, job.overrides)
     classes = select_classes(job.classes, load_catalogue(plan.manifest.classes))
+    batch_size = job.batch_size or default_batch_size(model)
+    choice = choose_backend(job.backend, job.provider, survey(plan), Needs(batch_size, settings.top_k))
     recipe = Recipe.of(
-        plan, settings, classes, seed=job.seed, ipc=job.ipc, batch_size=job.batch_size or default_batch_size(model),
-        image_side=job.save_size or model.image_side, provider=job.provider,
+        plan, settings, classes, seed=job.seed, ipc=job.ipc, batch_size=batch_size,
+        image_side=job.save_size or model.image_side, choice=choice,
     )
-    return recipe, classes
+    return recipe, classes, choice
 
 
 def _draw(backend: Backend[CacheT], plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry]) -> Iterator[Picture]:

@@ -7,7 +7,7 @@ from types import TracebackType
 import numpy as np
 import pytest
 
-from hieramp.runtime.backend import Conditioning, StepInputs, StepOutputs
+from hieramp.runtime.backend import Conditioning, Drawing, Request, StepInputs, StepOutputs
 from hieramp.runtime.errors import PlanError, SettingsError
 from hieramp.runtime.generate import (
     PictureKey,
@@ -17,8 +17,10 @@ from hieramp.runtime.generate import (
     draw_batch,
     generate,
 )
+from hieramp.runtime.manifest import ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Settings, resolve_settings
+from hieramp.runtime.steps import draw_by_steps
 from hieramp.runtime.uniforms import token_uniforms
 
 
@@ -26,6 +28,7 @@ from hieramp.runtime.uniforms import token_uniforms
 class NotingBackend:
     """Tokens are the uniforms in percent; the latent counts steps; a picture is its class."""
 
+    model: ModelShape
     labels: list[list[int]] = field(default_factory=list)
     caches: list[int] = field(default_factory=list)
     steps: list[tuple[int, StepInputs]] = field(default_factory=list)
@@ -33,6 +36,9 @@ class NotingBackend:
     def new_cache(self, batch: int) -> int:
         self.caches.append(batch)
         return batch
+
+    def draw(self, cache: int, request: Request) -> Drawing:
+        return draw_by_steps(self, self.model, cache, request)
 
     def condition(self, labels_B: np.ndarray) -> Conditioning:
         self.labels.append(labels_B.tolist())
@@ -59,8 +65,8 @@ class NotingBackend:
 
 
 @pytest.fixture
-def backend() -> NotingBackend:
-    return NotingBackend()
+def backend(plan: Plan) -> NotingBackend:
+    return NotingBackend(plan.manifest.model)
 
 
 @pytest.fixture
