@@ -6,19 +6,17 @@ from pathlib import Path
 from types import TracebackType
 
 from hieramp.runtime.backend import Drawing, Request
-from hieramp.runtime.contract import GRAPH_NAMES
 from hieramp.runtime.errors import SettingsError
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.scales import load_scale_constants
 from hieramp.runtime.tensorrt.cuda import Cuda
 from hieramp.runtime.tensorrt.device import current_device
-from hieramp.runtime.tensorrt.engine import Engine, load_engine
+from hieramp.runtime.tensorrt.engine import load_engines
 from hieramp.runtime.tensorrt.errors import DeviceError
 from hieramp.runtime.tensorrt.library import Library, load_library
 from hieramp.runtime.tensorrt.limits import Limits, limits_of
 from hieramp.runtime.tensorrt.memory import Arena
 from hieramp.runtime.tensorrt.replay import CUDA_GRAPHS
-from hieramp.runtime.tensorrt.sidecar import engine_file
 from hieramp.runtime.tensorrt.tensors import constant_specs, of_scale
 from hieramp.runtime.tensorrt.workspace import Loaded, Workspace
 
@@ -66,11 +64,8 @@ class TensorRtBackend:
         machine = machine or Machine.here(flavour)
         with ExitStack() as owner:
             machine.cuda.select_first_gpu()
-            engines: dict[str, Engine] = {}
+            engines = load_engines(machine.library, plan, folder, machine.compute_capability)
             owner.callback(engines.clear)
-            for graph in GRAPH_NAMES:
-                path = engine_file(folder, graph)
-                engines[graph] = load_engine(machine.library, plan, path, machine.compute_capability)
             stream = owner.enter_context(machine.cuda.stream())
             constants = _upload_constants(plan, machine.cuda, owner, stream)
             limits = limits_of(engine.sidecar for engine in engines.values())

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hieramp.runtime.contract import GRAPH_NAMES
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.tensorrt.errors import EngineError
 from hieramp.runtime.tensorrt.library import Library
 from hieramp.runtime.tensorrt.memory import Bound
-from hieramp.runtime.tensorrt.sidecar import Sidecar, check_sidecar, read_sidecar, rebuild_command
+from hieramp.runtime.tensorrt.sidecar import Sidecar, check_sidecar, engine_file, read_sidecar, rebuild_command
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,25 @@ class Engine:
         return int(self.handle.get_device_memory_size_for_profile_v2(profile))
 
 
-def load_engine(library: Library, plan: Plan, path: Path, compute_capability: str) -> Engine:
-    """Check the sidecar, then let the library read the file; an EngineError names the command that builds it again."""
+def load_engines(library: Library, plan: Plan, folder: Path, compute_capability: str) -> dict[str, Engine]:
+    """The engines of all graphs, by one reader, since the library keeps to the first logger that it is given.
+
+    Every sidecar is checked before its file is read; an EngineError names the command that builds the engines again.
+    """
+    messages = library.messages()
+    try:
+        runtime = library.module.Runtime(messages)
+    except (TypeError, RuntimeError) as error:
+        raise EngineError(f"{library.flavour} {library.version} does not start ({messages.reason}); "
+                          "check the driver of the GPU") from error
+    return {graph: _load(library, plan, engine_file(folder, graph), compute_capability, runtime, messages)
+            for graph in GRAPH_NAMES}
+
+
+def _load(library: Library, plan: Plan, path: Path, compute_capability: str, runtime: Any, messages: Any) -> Engine:
     check_sidecar(path, flavour=library.flavour, version=library.version, compute_capability=compute_capability,
                   plan=plan)
-    messages = library.messages()
-    runtime = library.module.Runtime(messages)
+    messages.errors.clear()
     handle = runtime.deserialize_cuda_engine(path.read_bytes())
     if handle is None:
         raise EngineError(f"{library.flavour} {library.version} cannot load {path} ({messages.reason}); build it again "

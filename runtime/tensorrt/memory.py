@@ -54,7 +54,7 @@ class Bound:
         if not self.spec.bytes:
             return np.empty(self.spec.shape, self.spec.type)
         raw = (c_ubyte * self.spec.bytes).from_address(self.host)
-        return np.frombuffer(raw, self.spec.type).reshape(self.spec.shape)
+        return np.frombuffer(memoryview(raw), self.spec.type).reshape(self.spec.shape)
 
     def host_bytes(self) -> bytes:
         """What the mirror on the host holds now."""

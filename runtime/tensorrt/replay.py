@@ -22,7 +22,8 @@ class Segment:
 
     def __init__(self, cuda: Cuda, stream: Any, executions: Sequence[Execution], ran: bytes | None = None) -> None:
         self._cuda, self._stream, self.executions = cuda, stream, tuple(executions)
-        self._ran, self._graph = ran, None
+        self._ran = ran
+        self._graph: Any = None
         self._held = b""
         self.capturable = True
 

@@ -62,7 +62,7 @@ def trace_specs(manifest: Manifest, batch: int) -> Specs:
     """What a plan with trace outputs gives beside; empty for others."""
     model, named = manifest.model, {tensor.name for tensor in manifest.graphs["scale_step"].outputs}
     blocks = len(manifest.amplification.blocks) if manifest.amplification else 0
-    specs = {}
+    specs: Specs = {}
     for scale, tokens in enumerate(model.scale_tokens):
         shapes = {"logits": (2 * batch, tokens, model.vocab_size), "saliency": (blocks, 2 * batch, tokens)}
         specs |= {of_scale(name, scale): Spec(shapes[name]) for name in TRACES if name in named}
