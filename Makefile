@@ -34,7 +34,7 @@ $(BIN)/pip:
 # pip adds what is missing, replaces the project and removes nothing else, so the two stamps can come in any order.
 # build/ would carry removed modules over into the next wheel.
 .venv/.run: EXTRAS := cpu
-.venv/.setup: EXTRAS := cpu,export,train,dev
+.venv/.setup: EXTRAS := cpu,export,train,eval,dev
 .venv/.run .venv/.setup: pyproject.toml constraints.txt $(PACKAGED) | $(BIN)/pip
 	rm -rf build hieramp.egg-info
 	$(BIN)/python -m pip install -c constraints.txt '.[$(EXTRAS)]'

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 from record import RESULTS, append_row, row
 
-from hieramp.export.agreement import Agreement, draw_agreement, plan_reference
 from hieramp.export.command import ExportCommand
 from hieramp.export.model_source import ModelSource
+from hieramp.export.parity.agreement import Agreement, draw_agreement, plan_reference
 from hieramp.runtime import PictureKey, Plan, batch_inputs
 from hieramp.runtime.job import shipped_plan
 
@@ -20,6 +20,7 @@ class Run:
     """Which plan, how many images, and how."""
 
     plan: Path
+    weights: Path
     source: ModelSource
     images: int
     seed: int
@@ -33,8 +34,8 @@ def measure(run: Run) -> tuple[Plan, Agreement]:
     model = plan.manifest.model
     keys = [PictureKey(i % model.num_classes, i // model.num_classes) for i in range(run.images)]
     inputs = batch_inputs(keys, model, run.seed)
-    found = draw_agreement(plan, *plan_reference(plan, run.source.spec), *inputs, batch_size=run.batch_size,
-                           threads=run.threads)
+    reference = plan_reference(Plan.open(run.weights), run.source.spec)
+    found = draw_agreement(plan, *reference, *inputs, batch_size=run.batch_size, threads=run.threads)
     return plan, found
 
 
@@ -47,6 +48,7 @@ def sentence(plan: Plan, found: Agreement) -> str:
 
 @click.command("agreement", cls=ExportCommand, context_settings={"show_default": True})
 @click.option("--plan", type=PathOption, help="Plan with its training weights [default: the shipped one].")
+@click.option("--weights", type=PathOption, help="Plan whose weights the reference has [default: the same one].")
 @click.option("--preset", help="The plan's model by name [default: var_cifar10].")
 @click.option("--config", type=PathOption, help="The plan's model by configuration file, instead of --preset.")
 @click.option("--images", type=click.IntRange(min=1), default=100, help="Images to draw, the classes in turn.")
@@ -54,10 +56,11 @@ def sentence(plan: Plan, found: Agreement) -> str:
 @click.option("--batch-size", type=click.IntRange(min=1), default=20)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of ONNX Runtime [default: the cores].")
 @click.option("--results", type=PathOption, default=RESULTS, show_default=False, help="Folder of the recorded rows.")
-def main(plan: Path | None, preset: str | None, config: Path | None, images: int, seed: int, batch_size: int,
-         threads: int | None, results: Path) -> None:
+def main(plan: Path | None, weights: Path | None, preset: str | None, config: Path | None, images: int, seed: int,
+         batch_size: int, threads: int | None, results: Path) -> None:
     """Count equal draws of a plan and its reference, with the reference's tokens forced and running free."""
-    run = Run(plan or shipped_plan(), ModelSource(preset=preset, config=config), images, seed, batch_size, threads)
+    plan = plan or shipped_plan()
+    run = Run(plan, weights or plan, ModelSource(preset=preset, config=config), images, seed, batch_size, threads)
     opened, found = measure(run)
     figures = {"plan": opened.manifest.name, "plan_digest": opened.digest, "precision": opened.manifest.precision,
                "images": images, "seed": seed} | found._asdict()

@@ -109,10 +109,15 @@ def measure(run: Run) -> dict[str, object]:
 
 def summary(turns: Sequence[Finished], batch: int) -> dict[str, dict[str, float]]:
     """Median and extremes over all turns of loading, of an image (every batch of every turn), and of peak memory."""
-    images = [seconds / batch for turn in turns for seconds in turn.answer["batch_seconds"]]
+    images = [seconds / batch for turn in turns for seconds in batch_seconds(turn)]
     return {"load_seconds": spread([turn.answer["load_seconds"] for turn in turns]),
             "image_seconds": spread(images),
             "peak_rss_bytes": spread([turn.peak_rss_bytes for turn in turns])}
+
+
+def batch_seconds(turn: Finished) -> list[float]:
+    """Seconds of every timed batch of a turn."""
+    return [times["seconds"] for times in turn.answer["batches"]]
 
 
 def tokens(path: Path) -> np.ndarray:

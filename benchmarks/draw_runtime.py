@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from stage_clock import StageClock, TimedBackend
 
 from hieramp.runtime.command import OneLineCommand
 
@@ -18,25 +19,28 @@ from hieramp.runtime.command import OneLineCommand
 @click.option("--warm-up", type=int, required=True, help="Batches drawn before the clock starts.")
 @click.option("--seed", type=int, required=True)
 @click.option("--threads", type=int, required=True)
+@click.option("--provider", default="cpu")
+@click.option("--compute", default="f32")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(plan_folder: Path, images: int, batch: int, warm_up: int, seed: int, threads: int, out: Path) -> None:
+def main(plan_folder: Path, images: int, batch: int, warm_up: int, seed: int, threads: int, provider: str,
+         compute: str, out: Path) -> None:
     """Write `tokens` [images, L] and print the seconds of loading and of every batch."""
     began = time.perf_counter()
     from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, batch_inputs, draw_batch, resolve_settings
 
-    plan = Plan.open(plan_folder)
+    plan, clock = Plan.open(plan_folder), StageClock()
     model, settings = plan.manifest.model, resolve_settings(plan.manifest)
-    with OnnxRuntimeBackend.open(plan, threads=threads) as backend:
-        loaded, tokens, seconds = time.perf_counter() - began, [], []
+    with OnnxRuntimeBackend.open(plan, provider, threads, compute) as backend:
+        timed, cache = TimedBackend(backend, clock, model), backend.new_cache(batch)
+        loaded, tokens, batches = time.perf_counter() - began, [], []
         for first in (*[0] * warm_up, *range(0, images, batch)):
             keys = [PictureKey(i % model.num_classes, i // model.num_classes) for i in range(first, first + batch)]
             inputs = batch_inputs(keys, model, seed)
-            start = time.perf_counter()
-            drawing = draw_batch(backend, plan, settings, *inputs)
-            seconds.append(time.perf_counter() - start)
+            drawing, times = clock.batch(lambda inputs=inputs: draw_batch(timed, plan, settings, *inputs, cache=cache))
+            batches.append(times)
             tokens.append(np.concatenate(drawing.tokens, axis=1))
     np.savez(out, tokens=np.concatenate(tokens[warm_up:]))
-    click.echo(json.dumps({"load_seconds": loaded, "batch_seconds": seconds[warm_up:],
+    click.echo(json.dumps({"load_seconds": loaded, "batches": batches[warm_up:],
                            "torch_loaded": "torch" in sys.modules}))
 
 

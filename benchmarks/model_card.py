@@ -11,9 +11,9 @@ from judge import Accuracy, accuracy, load_or_train
 from recognition import Recognition, recognise, variants
 from record import RESULTS, append_row, row
 
-from hieramp.export.agreement import plan_reference
 from hieramp.export.command import ExportCommand
 from hieramp.export.model_source import ModelSource
+from hieramp.export.parity.agreement import plan_reference
 from hieramp.runtime import OnnxRuntimeBackend, Plan
 from hieramp.runtime.catalogue import load_catalogue
 from hieramp.runtime.errors import SettingsError

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hieramp.export.graph import DOMAIN, GraphBuilder
-from hieramp.export.layers import linear, modulated_norm, rows
+from hieramp.export.graph import DOMAIN, ONNX_TYPES, GraphBuilder
+from hieramp.export.layers import linear, linear_with_bias, modulated_norm, rows
 from hieramp_ref.spec import VarSpec
 from hieramp_ref.transformer import MAX_LOG_SCALE
 
 NORM_FLOOR = 1e-12
+MASKED = -1e30  # finite, since minus infinity times 0 is not a number
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class BlockContext:
     amplified_blocks: tuple[int, ...]
     tokens: str
     class_token: str = ""
+    class_mask: str = ""
     beta: str = ""
     select_count: str = ""
 
@@ -71,17 +73,37 @@ def _attention(
 def _attend_with_class_token(
     g: GraphBuilder, context: BlockContext, index: int, q_RHnD: str, k_RHDm: str, v_RHmD: str, past: str
 ) -> tuple[str, str | None]:
-    """Attention of spatial queries over everything, and of the class token's over its own scale, [R, H, n, D]."""
-    zero, end = g.const([0]), g.const([2**62])
-    q_spatial, q_class = g.slice(q_RHnD, 2, zero, context.tokens), g.slice(q_RHnD, 2, context.tokens, end)
-    k_own, v_own = g.slice(k_RHDm, 3, past, end), g.slice(v_RHmD, 2, past, end)
-    bias, own_bias, saliency = None, None, None
-    if index in context.amplified_blocks:
-        own_bias, saliency = _amplification(g, context, q_class, k_own)
-        bias = g.op("Pad", own_bias, g.op("Concat", past, zero, axis=0), "", g.const([3]), mode="constant")
-    spatial = _attend(g, context, q_spatial, k_RHDm, v_RHmD, bias)
-    own = _attend(g, context, q_class, k_own, v_own, own_bias)
-    return g.op("Concat", spatial, own, axis=2), saliency
+    """Attention [R, H, n, D] of spatial queries over everything, and of the class token's over its own scale."""
+    if index not in context.amplified_blocks:
+        return _attend(g, context, q_RHnD, k_RHDm, v_RHmD, context.class_mask), None
+    end = g.const([2**62])
+    q_class, k_own = g.slice(q_RHnD, 2, context.tokens, end), g.slice(k_RHDm, 3, past, end)
+    own_bias, saliency = _amplification(g, context, q_class, k_own)
+    bias = g.op("Pad", own_bias, g.op("Concat", past, g.const([0]), axis=0), "", g.const([3]), mode="constant")
+    masked = g.op("Add", bias, context.class_mask)
+    return _attend(g, context, q_RHnD, k_RHDm, v_RHmD, masked), saliency
+
+
+def class_query_mask(g: GraphBuilder, tokens: str, class_tokens: str, past: str) -> str:
+    """Bias [1, 1, n, m] that keeps the class token's query, behind the spatial ones, to its own scale.
+
+    A product of which row and which column: no tensor in it is ever empty, which some compilers do not take.
+    """
+    queries = g.op("Add", tokens, class_tokens)
+    rows_n = g.op("GreaterOrEqual", _positions(g, queries), tokens)
+    columns_m = g.op("Less", _positions(g, g.op("Add", past, queries)), past)
+    column = g.op("Reshape", _as_float(g, rows_n), g.const([1, 1, -1, 1]))
+    row = g.op("Reshape", _as_float(g, columns_m), g.const([1, 1, 1, -1]))
+    return g.op("Mul", g.op("Mul", column, g.const([MASKED], "float32")), row)
+
+
+def _positions(g: GraphBuilder, count: str) -> str:
+    """0, 1, … up to a count of shape [1]."""
+    return g.op("Range", g.const(0), g.op("Squeeze", count), g.const(1))
+
+
+def _as_float(g: GraphBuilder, condition: str) -> str:
+    return g.op("Cast", condition, to=ONNX_TYPES["float32"])
 
 
 def _amplification(g: GraphBuilder, context: BlockContext, q_class: str, k_own_RHDn: str) -> tuple[str, str]:
@@ -108,7 +130,7 @@ def _queries_keys_values(g: GraphBuilder, context: BlockContext, key: str, x_RnC
     no_bias = g.const(np.zeros(spec.width), "float32")  # keys have none
     q_bias, v_bias = g.weight(f"{key}.q_bias", "float32"), g.weight(f"{key}.v_bias", "float32")
     bias = g.cast(g.op("Concat", q_bias, no_bias, v_bias, axis=0), T)
-    flat = g.op("Gemm", rows(g, g.cast(x_RnC, T), spec.width), g.weight(f"{key}.mat_qkv.weight", T), bias, transB=1)
+    flat = linear_with_bias(g, rows(g, g.cast(x_RnC, T), spec.width), f"{key}.mat_qkv", bias, T)
     shape = g.op("Concat", g.shape(x_RnC, 0, 2), g.const([3, spec.heads, spec.head_width]), axis=0)
     q, k, v = g.ops("Split", 3, g.op("Reshape", flat, shape), axis=2, num_outputs=3)
     q, k = g.cast(q, "float32"), g.cast(k, "float32")

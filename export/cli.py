@@ -1,7 +1,7 @@
 """`hieramp-export`: checkpoint to plan, plan to engines."""
 
 import json
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,11 @@ def model_options(command: Any) -> Any:
 
 @click.command("hieramp-export", cls=ExportCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @model_options
-@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16 or bf16.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, int8 or fp8.")
+@click.option("--base-precision", help="What int8 and fp8 plans compute all but their 8-bit layers in: fp16 (default) "
+                                       "or fp32, which is faster on a CPU.")
+@click.option("--calibration-images", type=click.IntRange(min=1), default=32, show_default=True,
+              help="Images that int8 and fp8 plans are calibrated on.")
 @click.option("--out", type=PathOption, help="Plan folder [default: engines/NAME.plan].")
 @click.option("--static-scales", is_flag=True, help="Also write one fixed-shape graph a scale.")
 @click.option("--static-batch", type=click.IntRange(min=1), default=1, show_default=True,
@@ -58,9 +62,10 @@ def main(from_plan: Path | None, out: Path | None, as_json: bool, target: str | 
         build_engines_command(from_plan=from_plan, target=target, as_json=as_json, **engine)
 
 
-_ENGINE_OPTIONS = ("compute_capability", "max_batch", "opt_batch", "timing_cache", "workspace", "opt_level", "tf32")
-_PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "out", "static_scales", "static_batch",
-              "trace_outputs", "class_names", "keep_training_weights", "store_fp16")
+_ENGINE_OPTIONS = ("compute_capability", "max_batch", "opt_batch", "timing_cache", "workspace", "opt_level", "tf32",
+                   "no_plugins")
+_PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "base_precision", "calibration_images", "out",
+              "static_scales", "static_batch", "trace_outputs", "class_names", "keep_training_weights", "store_fp16")
 
 
 def _refuse_model_options() -> None:
@@ -72,22 +77,19 @@ def _refuse_model_options() -> None:
         raise click.UsageError(f"--from-plan takes the plan as it is: leave out {', '.join(given)}")
 
 
-def _export(out: Path | None, as_json: bool, *, precision: str, static_scales: bool, static_batch: int,
-            trace_outputs: bool, keep_training_weights: bool, store_fp16: bool, **source_options: Any) -> Path:
+def _export(out: Path | None, as_json: bool, *, store_fp16: bool, **options: Any) -> Path:
     from hieramp.export.model_source import ModelSource, load_model, rounded_to_fp16
     from hieramp.export.plan import ExportOptions, export_plan
+    from hieramp.export.summary import summary_figures, summary_lines
 
-    source = ModelSource(**source_options)
+    how = {field.name: options.pop(field.name) for field in fields(ExportOptions) if field.name in options}
+    source = ModelSource(**options)
+    plan_options = ExportOptions(source.name, **how)
     out = out or Path("engines") / f"{source.name}.plan"
-    options = ExportOptions(source.name, precision, static_scales, static_batch, trace_outputs, keep_training_weights)
     model = rounded_to_fp16(load_model(source)) if store_fp16 else load_model(source)
     if not model.settings.class_tokens:
         click.echo("no class tokens: the plan is a plain VAR, amplification is unavailable", err=True)
-    parity = export_plan(model.var, model.vqvae, model.settings, model.classes, options, out)
-    if as_json:
-        click.echo(json.dumps({"plan": str(out)} | asdict(parity)))
-        return out
-    click.echo(f"plan: {out} ({precision})")
-    click.echo(f"parity: logits within {max(parity.logits_max_abs):.3g} of the reference "
-               f"(allowed {parity.threshold:.3g}), image PSNR {parity.image_psnr_db:.1f} dB")
+    manifest = export_plan(model.var, model.vqvae, model.settings, model.classes, plan_options, out)
+    click.echo(json.dumps({"plan": str(out)} | summary_figures(manifest)) if as_json else
+               "\n".join([f"plan: {out} ({manifest.precision})", *summary_lines(manifest)]))
     return out

@@ -5,41 +5,34 @@ So is the selection of positions to amplify: rows that broke a tie differently a
 `docs/precision.md` derives the thresholds.
 """
 
-import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import kl_div
 
+from hieramp.export.bounds import MINIMUM_PSNR_DB, logits_threshold, psnr_db, relative_error
 from hieramp.export.errors import ParityError
 from hieramp.export.observed import observed_plan
+from hieramp.export.quantization.expected_error import expected_error
+from hieramp.export.quantization.stored_weights import check_stored_weights
 from hieramp.export.selection import comparable_rows
 from hieramp.runtime import Drawing, OnnxRuntimeBackend, Plan, draw_batch, resolve_settings
+from hieramp.runtime.contract import WEIGHTS
 from hieramp.runtime.generate import PictureKey, batch_inputs
 from hieramp.runtime.manifest import Parity
 from hieramp_ref.generate import Trace, generate
+from hieramp_ref.sampling import guidance_strength, guided_logits
 from hieramp_ref.settings import Settings
 from hieramp_ref.transformer import MAX_LOG_SCALE
 from hieramp_ref.var import Var
 from hieramp_ref.vqvae import Vqvae
 
 GATE_SEED = 20260611
-GATE_IMAGES = {"fp32": 2, "fp16": 2, "bf16": 4}  # bf16 breaks more ties, so fewer of its rows can be compared
-FP32_LOGITS = 1e-3
-MINIMUM_PSNR_DB = {"fp32": 60.0, "fp16": 40.0, "bf16": 30.0}
-MAXIMUM_PSNR_DB = 200.0  # stands for equal images: a manifest holds finite numbers
-_ROUNDING = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
-
-
-def relative_error(precision: str, depth: int, sharpness: float) -> float:
-    """Largest error to expect of values of size 1 after `depth` blocks: the extreme of a random walk of roundings."""
-    return 4 * _ROUNDING[precision] * math.sqrt(depth * (3 + sharpness))
-
-
-def logits_threshold(precision: str, depth: int, sharpness: float, logits_rms: float) -> float:
-    """Largest error a logit may have: fixed in fp32, else what roundings lead to in logits of that size."""
-    return FP32_LOGITS if precision == "fp32" else logits_rms * relative_error(precision, depth, sharpness)
+# bf16 and 8 bits break more ties, so fewer of their rows can be compared.
+GATE_IMAGES = {"fp32": 2, "fp16": 2, "bf16": 4, "int8": 4, "fp8": 4}
 
 
 def attention_sharpness(var: Var) -> float:
@@ -61,11 +54,16 @@ def parity_gate(plan: Plan, var: Var, vqvae: Vqvae, settings: Settings) -> Parit
     labels_B, uniforms_BL = batch_inputs(keys, plan.manifest.model, GATE_SEED)
     trace = generate(var, vqvae, torch.from_numpy(labels_B), torch.from_numpy(uniforms_BL), settings)
     drawing = replay_forced(plan, labels_B, torch.cat(trace.tokens, dim=1).numpy())
-    precision, depth, sharpness = plan.manifest.precision, var.spec.var.depth, attention_sharpness(var)
-    rows = comparable_rows(trace, drawing, settings, var.spec, relative_error(precision, depth, sharpness))
+    quantization, sharpness = plan.manifest.quantization, attention_sharpness(var)
+    if quantization:
+        check_stored_weights(plan.path(WEIGHTS), var, quantization, plan.manifest.precision)
+    base = quantization.base_precision if quantization else plan.manifest.precision
+    eight_bits = expected_error(quantization, sharpness, var.spec.var.head_width) if quantization else 0.0
+    errors = (base, var.spec.var.depth, sharpness)
+    rows = list(comparable_rows(trace, drawing, settings, var.spec, relative_error(*errors, eight_bits)))
     rms = max(float(logits.square().mean().sqrt()) for logits in trace.logits)
-    parity = _figures(trace, drawing, rows, precision, logits_threshold(precision, depth, sharpness, rms))
-    _refuse(parity, precision)
+    parity = _figures(trace, drawing, rows, settings, logits_threshold(*errors, rms, eight_bits), MINIMUM_PSNR_DB[base])
+    _refuse(parity, plan.manifest.precision, MINIMUM_PSNR_DB[base])
     return parity
 
 
@@ -77,29 +75,32 @@ def replay_forced(plan: Plan, labels_B: NDArray[np.int64], tokens_BL: NDArray[np
                           forced_BL=tokens_BL, trace=True)
 
 
-def psnr_db(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
-    """Peak signal-to-noise ratio of images in [0, 1], at most `MAXIMUM_PSNR_DB`; minus infinity where one holds NaN."""
-    error = float(np.mean((image.astype(np.float64) - reference) ** 2))
-    if math.isnan(error):
-        return -math.inf
-    return min(MAXIMUM_PSNR_DB, -10 * math.log10(error)) if error > 0 else MAXIMUM_PSNR_DB
-
-
 def _figures(
-    trace: Trace, drawing: Drawing, rows: Iterable[NDArray[np.bool_]], precision: str, threshold: float
+    trace: Trace, drawing: Drawing, rows: Sequence[NDArray[np.bool_]], settings: Settings, threshold: float,
+    minimum_psnr_db: float,
 ) -> Parity:
-    errors = [float(np.abs(ours - theirs.numpy())[kept_R].max()) for ours, theirs, kept_R in
-              zip(drawing.logits, trace.logits, rows, strict=True)]
+    pairs = [(torch.from_numpy(ours), theirs) for ours, theirs in zip(drawing.logits, trace.logits, strict=True)]
+    errors = [float((ours - theirs)[torch.from_numpy(kept_R)].abs().max()) for (ours, theirs), kept_R in
+              zip(pairs, rows, strict=True)]
+    rms = [float((ours - theirs).square().mean().sqrt()) for ours, theirs in pairs]
+    kl = [divergence(theirs, ours, guidance_strength(settings.cfg[k], k, len(pairs)))
+          for k, (ours, theirs) in enumerate(pairs)]
     psnr = psnr_db(drawing.image_B3SS, trace.image_B3hw.numpy())
-    passed = all(error <= threshold for error in errors) and psnr >= MINIMUM_PSNR_DB[precision]
-    return Parity(tuple(errors), psnr, threshold, passed)
+    passed = all(error <= threshold for error in errors) and psnr >= minimum_psnr_db
+    return Parity(tuple(errors), psnr, threshold, passed, tuple(rms), tuple(kl))
 
 
-def _refuse(parity: Parity, precision: str) -> None:
+def divergence(reference_RlV: Tensor, observed_RlV: Tensor, strength: float) -> float:
+    """Kullback-Leibler divergence (nats, mean over tokens) of the guided distributions, before top-k and top-p."""
+    p_BlV, q_BlV = (guided_logits(x.double(), strength).log_softmax(-1) for x in (reference_RlV, observed_RlV))
+    return max(0.0, float(kl_div(q_BlV, p_BlV, reduction="none", log_target=True).sum(-1).mean()))
+
+
+def _refuse(parity: Parity, precision: str, minimum_psnr_db: float) -> None:
     for scale, error in enumerate(parity.logits_max_abs):
         if not error <= parity.threshold:
             raise ParityError(f"logits of scale {scale} differ from the reference by {error:.3g}, more than the "
                               f"{parity.threshold:.3g} that {precision} allows: nothing was written")
     if not parity.passed:
         raise ParityError(f"images differ from the reference: PSNR {parity.image_psnr_db:.1f} dB, below the "
-                          f"{MINIMUM_PSNR_DB[precision]:.0f} dB that {precision} must keep: nothing was written")
+                          f"{minimum_psnr_db:.0f} dB that {precision} must keep: nothing was written")

@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from hieramp.export.weight_file import StoredTensor
+from hieramp.export.weight_file import TORCH_TYPES, StoredTensor
 
 OPSET = 20
 DOMAIN = "hieramp"
@@ -21,7 +21,7 @@ IR_VERSION = 10
 
 ONNX_TYPES = {
     "float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16,
-    "int64": TensorProto.INT64,
+    "int64": TensorProto.INT64, "int8": TensorProto.INT8, "float8_e4m3fn": TensorProto.FLOAT8E4M3FN,
 }
 Dimension = int | str
 
@@ -74,11 +74,23 @@ class GraphBuilder:
 
     def weight(self, key: str, type_name: str) -> str:
         """A weight of the weight file as `type_name`: an external initializer, cast where it is stored otherwise."""
-        tensor = self.stored[key]
+        return self.cast(self.stored_weight(key), type_name)
+
+    def stored_weight(self, key: str) -> str:
+        """A weight of the weight file in the type it is stored in."""
         if key not in self.initializers:
-            self.initializers[key] = _external(tensor)
-            self.types[key] = tensor.type_name
-        return self.cast(key, type_name)
+            self.initializers[key] = _external(self.stored[key])
+            self.types[key] = self.stored[key].type_name
+        return key
+
+    def zero(self, type_name: str) -> str:
+        """A zero of any type, which is also how an operator is told a type."""
+        name = f"zero.{type_name}"
+        if name not in self.initializers:
+            self.initializers[name] = TensorProto(name=name, data_type=ONNX_TYPES[type_name],
+                                                  raw_data=bytes(TORCH_TYPES[type_name].itemsize))
+            self.types[name] = type_name
+        return name
 
     def cast(self, value: str, type_name: str) -> str:
         """The value as `type_name`, itself if it has that type; the same cast is made once."""

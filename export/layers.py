@@ -1,13 +1,36 @@
-"""Layers that several graphs share, as nodes: linear maps, modulated layer norm, SiLU."""
+"""Layers that several graphs share, as nodes: linear maps, quantized or not, modulated layer norm, SiLU."""
 
 import numpy as np
 
 from hieramp.export.graph import GraphBuilder
+from hieramp.export.weight_file import EIGHT_BIT_TYPES
 
 
 def linear(g: GraphBuilder, rows_nC: str, key: str, type_name: str) -> str:
     """A linear layer of the checkpoint over rows [n, C], which have the type `type_name` already."""
-    return g.op("Gemm", rows_nC, g.weight(f"{key}.weight", type_name), g.weight(f"{key}.bias", type_name), transB=1)
+    return linear_with_bias(g, rows_nC, key, g.weight(f"{key}.bias", type_name), type_name)
+
+
+def linear_with_bias(g: GraphBuilder, rows_nC: str, key: str, bias: str, type_name: str) -> str:
+    """The same with a bias that is a value in the graph."""
+    if g.stored[f"{key}.weight"].type_name in EIGHT_BIT_TYPES:
+        return g.op("Add", _eight_bit_product(g, rows_nC, key, type_name), bias)
+    return g.op("Gemm", rows_nC, g.weight(f"{key}.weight", type_name), bias, transB=1)
+
+
+def _eight_bit_product(g: GraphBuilder, rows_nC: str, key: str, type_name: str) -> str:
+    """The product with a quantized weight: both operands leave 8 bits right before it, which back ends fuse.
+
+    ONNX Runtime makes one int8 kernel of a Gemm without bias whose weight has zero points, and none of any other form:
+    hence zero points that say nothing, and a bias that is added by itself.
+    """
+    narrow_type, scale = g.stored[f"{key}.weight"].type_name, g.stored_weight(f"{key}.input_scale")
+    narrow = g.op("QuantizeLinear", rows_nC, scale, g.zero(narrow_type))
+    quantized = [f"{key}.{part}" for part in ("weight", "weight_scale", "weight_zero_point")]
+    operands = (g.op("DequantizeLinear", narrow, scale),
+                g.op("DequantizeLinear", *(g.stored_weight(part) for part in quantized if part in g.stored), axis=0))
+    g.types |= {narrow: narrow_type} | dict.fromkeys(operands, type_name)
+    return g.op("Gemm", *operands, transB=1)
 
 
 def rows(g: GraphBuilder, value: str, width: int) -> str:

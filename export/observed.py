@@ -22,12 +22,18 @@ from hieramp.runtime.manifest import TensorSpec, manifest_json
 
 
 @contextmanager
-def observed_plan(plan: Plan) -> Iterator[Plan]:
-    """The copy, which lives as long as the block; the plan itself where it needs no change."""
-    if plan.manifest.trace_outputs and plan.manifest.precision != "bf16":
+def observed_plan(plan: Plan, *, emulate: bool = True) -> Iterator[Plan]:
+    """The copy, which lives as long as the block; the plan itself where it needs no change.
+
+    Without `emulate` a bf16 plan keeps its bfloat16 products, for a provider that has them.
+    """
+    emulate = emulate and plan.manifest.precision == "bf16"
+    if plan.manifest.trace_outputs and not emulate:
         yield plan
         return
-    with TemporaryDirectory(prefix=".observed.", dir=plan.folder.parent) as name:
+    # Beside the plan weights can be linked; an installed package may lie where nobody writes.
+    beside = plan.folder.parent if os.access(plan.folder.parent, os.W_OK) else None
+    with TemporaryDirectory(prefix=".observed.", dir=beside) as name:
         folder = Path(name)
         _link(plan.path(WEIGHTS), folder / WEIGHTS)
         for graph in GRAPH_NAMES:
@@ -35,7 +41,7 @@ def observed_plan(plan: Plan) -> Iterator[Plan]:
             model = onnx.load(plan.path(file), load_external_data=False)
             if graph == "scale_step" and not plan.manifest.trace_outputs:
                 _show_traces(model, _traces(plan))
-            (folder / file).write_bytes(emulate_bfloat16(model).SerializeToString())
+            (folder / file).write_bytes((emulate_bfloat16(model) if emulate else model).SerializeToString())
         step = plan.manifest.graphs["scale_step"]
         step = replace(step, outputs=step.outputs if plan.manifest.trace_outputs else (*step.outputs, *_traces(plan)))
         graphs = plan.manifest.graphs | {"scale_step": step}

@@ -12,37 +12,43 @@ from hieramp.export.decoder_graph import decoder_graph
 from hieramp.export.errors import ExportError
 from hieramp.export.gate import parity_gate
 from hieramp.export.output_folder import folder_in_one_step
+from hieramp.export.quantization.quantize import plan_quantization, quantized_tensors
 from hieramp.export.scale_constants import scale_constants
 from hieramp.export.step_graph import Dimensions, static_dimensions, step_graph
 from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor, write_weights
 from hieramp.runtime import Plan
 from hieramp.runtime.contract import MANIFEST, WEIGHTS
 from hieramp.runtime.manifest import (
+    PRECISIONS,
     SCHEMA_VERSION,
     Amplification,
     ClassList,
     GraphSpec,
     Manifest,
     ModelShape,
-    Parity,
     Sampling,
     StaticScales,
     TensorSpec,
     manifest_json,
 )
 from hieramp.runtime.plan import describe_member
+from hieramp.runtime.quantization import BASE_PRECISIONS, EIGHT_BIT_PRECISIONS, Quantization
 from hieramp_ref.settings import Settings
 from hieramp_ref.spec import ModelSpec
 from hieramp_ref.var import Var
 from hieramp_ref.vqvae import Vqvae
 
+DEFAULT_BASE_PRECISION = "fp16"
 _TYPE_NAMES = {1: "float32", 7: "int64", 10: "float16", 16: "bfloat16"}
 _TRAINING_ONLY = ("class_head.", "encoder.", "quant_conv.")
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a plan is written; `keep_training_weights` adds the encoder and the class head, which no graph reads."""
+    """How a plan is written; `keep_training_weights` adds the encoder and the class head, which no graph reads.
+
+    `base_precision` is what 8-bit plans compute everything else in, `calibration_images` what they are calibrated on.
+    """
 
     name: str
     precision: str = "fp32"
@@ -50,16 +56,40 @@ class ExportOptions:
     static_batch: int = 1
     trace_outputs: bool = False
     keep_training_weights: bool = False
+    base_precision: str | None = None
+    calibration_images: int = 32
 
     def __post_init__(self) -> None:
-        if self.precision not in COMPUTE_TYPES:
-            raise ExportError(f"precision must be one of {', '.join(COMPUTE_TYPES)}, got {self.precision!r}")
+        if self.precision not in PRECISIONS:
+            raise ExportError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.precision not in EIGHT_BIT_PRECISIONS:
+            if self.base_precision is not None:
+                raise ExportError(f"base precision {self.base_precision} is for {' and '.join(EIGHT_BIT_PRECISIONS)}: "
+                                  f"leave it out with {self.precision}")
+            return
+        if self.base_precision not in (None, *BASE_PRECISIONS):
+            raise ExportError(f"base precision must be one of {', '.join(BASE_PRECISIONS)}, "
+                              f"got {self.base_precision!r}")
+        if self.keep_training_weights:
+            raise ExportError(f"{self.precision} weights cannot be trained on: leave out --keep-training-weights")
+        if self.calibration_images < 1:
+            raise ExportError(f"calibration images must be at least 1, got {self.calibration_images}")
+
+    @property
+    def eight_bits(self) -> bool:
+        """Whether layers are quantized."""
+        return self.precision in EIGHT_BIT_PRECISIONS
+
+    @property
+    def compute_precision(self) -> str:
+        """The precision of all that is not in 8 bits."""
+        return (self.base_precision or DEFAULT_BASE_PRECISION) if self.eight_bits else self.precision
 
 
 def export_plan(
     var: Var, vqvae: Vqvae, settings: Settings, classes: ClassList, options: ExportOptions, out: Path
-) -> Parity:
-    """Write the plan folder `out`, replacing an older plan there, and give the parity figures.
+) -> Manifest:
+    """Write the plan folder `out`, replacing an older plan there, and give its manifest.
 
     `var` must carry class tokens exactly where the plan shall (none for plain VAR). Raises ExportError for settings or
     weights that a plan cannot hold and for an `out` that cannot be written, ParityError for a plan past the gate;
@@ -67,13 +97,25 @@ def export_plan(
     """
     sampling = _sampling(settings, var.spec.vqvae.vocab_size)
     with folder_in_one_step(out) as folder:
-        stored = write_weights(folder / WEIGHTS, plan_tensors(var, vqvae, options), options.precision)
+        quantization = _quantization(var, vqvae, settings, options)
+        tensors = plan_tensors(var, vqvae, options)
+        if quantization:
+            tensors = quantized_tensors(tensors, quantization, options.precision)
+        stored = write_weights(folder / WEIGHTS, tensors, options.compute_precision)
         graphs = _write_graphs(folder, var.spec, stored, settings, options)
-        manifest = _manifest(folder, var.spec, settings, sampling, classes, options, graphs)
+        manifest = _manifest(folder, var.spec, settings, sampling, classes, options, graphs, quantization)
         (folder / MANIFEST).write_text(manifest_json(manifest))
         parity = parity_gate(Plan.open(folder, verify=False), var, vqvae, settings)
-        (folder / MANIFEST).write_text(manifest_json(replace(manifest, parity=parity)))
-    return parity
+        manifest = replace(manifest, parity=parity)
+        (folder / MANIFEST).write_text(manifest_json(manifest))
+    return manifest
+
+
+def _quantization(var: Var, vqvae: Vqvae, settings: Settings, options: ExportOptions) -> Quantization | None:
+    if not options.eight_bits:
+        return None
+    return plan_quantization(var, vqvae, settings, options.precision, options.compute_precision,
+                             options.calibration_images)
 
 
 def plan_tensors(var: Var, vqvae: Vqvae, options: ExportOptions) -> dict[str, Tensor]:
@@ -88,14 +130,16 @@ def plan_tensors(var: Var, vqvae: Vqvae, options: ExportOptions) -> dict[str, Te
 def _write_graphs(
     folder: Path, spec: ModelSpec, stored: dict[str, StoredTensor], settings: Settings, options: ExportOptions
 ) -> dict[str, GraphSpec]:
+    precision = options.compute_precision
+
     def step(name: str, dimensions: Dimensions) -> onnx.ModelProto:
-        return step_graph(spec, stored, options.precision, dimensions, settings.blocks, trace=options.trace_outputs,
+        return step_graph(spec, stored, precision, dimensions, settings.blocks, trace=options.trace_outputs,
                           name=name)
 
     models = {
-        "condition": condition_graph(spec, stored, options.precision, Dimensions()),
+        "condition": condition_graph(spec, stored, precision, Dimensions()),
         "scale_step": step("scale_step", Dimensions()),
-        "decoder": decoder_graph(spec.vqvae, stored, options.precision, Dimensions()),
+        "decoder": decoder_graph(spec.vqvae, stored, precision, Dimensions()),
     }
     if options.static_scales:
         models |= {n: step(n, static_dimensions(spec, k, options.static_batch))
@@ -113,7 +157,7 @@ def _static_names(spec: ModelSpec) -> list[str]:
 
 def _manifest(
     folder: Path, spec: ModelSpec, settings: Settings, sampling: Sampling, classes: ClassList, options: ExportOptions,
-    graphs: dict[str, GraphSpec],
+    graphs: dict[str, GraphSpec], quantization: Quantization | None,
 ) -> Manifest:
     static = [f"{name}.onnx" for name in _static_names(spec)] if options.static_scales else []
     files = [WEIGHTS, *(graph.file for graph in graphs.values()), *static]
@@ -121,8 +165,8 @@ def _manifest(
         schema_version=SCHEMA_VERSION,
         name=options.name,
         precision=options.precision,
-        model=_model_shape(spec),
-        cache_type=COMPUTE_TYPES[options.precision],
+        model=model_shape(spec),
+        cache_type=COMPUTE_TYPES[options.compute_precision],
         amplification=_amplification(spec, settings),
         sampling=sampling,
         classes=classes,
@@ -132,10 +176,11 @@ def _manifest(
         members={file: describe_member(folder / file) for file in files},
         producer={package: _version(package) for package in ("hieramp", "torch", "onnx")},
         parity=None,
+        quantization=quantization,
     )
 
 
-def _model_shape(spec: ModelSpec) -> ModelShape:
+def model_shape(spec: ModelSpec) -> ModelShape:
     vqvae, var = spec.vqvae, spec.var
     return ModelShape(vqvae.patch_sides, vqvae.vocab_size, vqvae.z_channels, vqvae.image_side, var.depth, var.width,
                       var.heads, var.num_classes, vqvae.phi_count, var.class_token_scales)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from hieramp.export.block_graph import BlockContext, transformer_block
+from hieramp.export.block_graph import BlockContext, class_query_mask, transformer_block
 from hieramp.export.graph import DOMAIN, Dimension, GraphBuilder
 from hieramp.export.layers import linear, modulated_norm, rows
 from hieramp.export.operators import operator_bodies
@@ -49,12 +49,12 @@ def step_graph(
     token_map = g.input("token_map", "float32", [d.R, d.l, var.width])
     adaln = g.input("adaln", "float32", [d.R, var.depth, 6, var.width])
     adaln_head = g.input("adaln_head", "float32", [d.R, 2, var.width])
-    context = _context(g, spec, d, T, amplified_blocks, token_map)
+    pasts = [g.input(past_kv(i), T, [d.past, 2, d.R, var.heads, var.head_width]) for i in range(var.depth)]
+    context = _context(g, spec, d, T, amplified_blocks, token_map, pasts[0])
     x, saliency = _with_class_token(g, context, token_map), []
     for i in range(var.depth):
-        past = g.input(past_kv(i), T, [d.past, 2, d.R, var.heads, var.head_width])
         vectors = g.ops("Split", 6, g.op("Gather", adaln, g.const(i), axis=1), axis=1, num_outputs=6)
-        block = transformer_block(g, context, i, x, vectors, past)
+        block = transformer_block(g, context, i, x, vectors, pasts[i])
         x = block.x_RnC
         g.output(block.new_kv, new_kv(i), T, [d.l, 2, d.R, var.heads, var.head_width])
         saliency += [block.saliency_Rl] if block.saliency_Rl else []
@@ -71,7 +71,8 @@ def step_graph(
 
 
 def _context(
-    g: GraphBuilder, spec: ModelSpec, d: Dimensions, type_name: str, amplified: tuple[int, ...], token_map: str
+    g: GraphBuilder, spec: ModelSpec, d: Dimensions, type_name: str, amplified: tuple[int, ...], token_map: str,
+    past_kv: str,
 ) -> BlockContext:
     var, tokens = spec.var, g.shape(token_map, 1, 2)
     inputs = {}
@@ -81,6 +82,8 @@ def _context(
             "beta": g.input("beta", "float32", [1]),
             "select_count": g.input("select_count", "int64", [1]),
         }
+        count, past = g.shape(inputs["class_token"], 0, 1), g.shape(past_kv, 0, 1)
+        inputs["class_mask"] = class_query_mask(g, tokens, count, past)
     return BlockContext(var, type_name, amplified if inputs else (), tokens, **inputs)
 
 

@@ -11,9 +11,12 @@ from torch import Tensor
 
 from hieramp.export.errors import ExportError
 
-TORCH_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+TORCH_TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8,
+               "float8_e4m3fn": torch.float8_e4m3fn}
+EIGHT_BIT_TYPES = ("int8", "float8_e4m3fn")
 COMPUTE_TYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
-_SAFETENSORS_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_SAFETENSORS_TYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8", "F8_E4M3": "float8_e4m3fn"}
+_EIGHT_BITS = {TORCH_TYPES[name]: name for name in EIGHT_BIT_TYPES}
 _HEADER_ALIGNMENT = 8
 
 
@@ -35,7 +38,12 @@ def storage_type(key: str, tensor: Tensor, precision: str) -> str:
     Matrices and kernels take the plan's precision; vectors, tables, the head and the codebook step stay float32, as
     they feed float32 islands. A float32 tensor whose values all are float16 numbers is stored as float16, which loses
     nothing: that is how a checkpoint kept in fp16 stays small in an fp32 plan.
+    8-bit tensors stay as they are; their scales have the type of the products they serve, as ONNX asks for.
     """
+    if tensor.dtype in _EIGHT_BITS:
+        return _EIGHT_BITS[tensor.dtype]
+    if key.endswith((".weight_scale", ".input_scale")):
+        return COMPUTE_TYPES[precision]
     if key.startswith("scale."):
         return "float32"
     if precision != "fp32" and _computed_in_16_bits(key, tensor, precision):
@@ -92,6 +100,8 @@ def _header(layout: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
 
 def _stored(key: str, tensor: Tensor, type_name: str) -> Tensor:
     stored = tensor.detach().to("cpu", TORCH_TYPES[type_name])
+    if tensor.dtype in _EIGHT_BITS:
+        return stored
     if not bool(torch.isfinite(tensor).all()):
         raise ExportError(f"{key} has values that are not finite: the checkpoint is damaged")
     if not bool(torch.isfinite(stored).all()):

@@ -14,6 +14,7 @@ from hieramp.runtime.class_spec import SPEC_HELP
 from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.generate import Picture
 from hieramp.runtime.job import Job, Report, run_job
+from hieramp.runtime.processor import COMPUTE_TYPES
 from hieramp.runtime.providers import PROVIDERS
 from hieramp.runtime.schedule import Overrides
 from hieramp.runtime.uniforms import SEED_LIMIT
@@ -44,6 +45,9 @@ def _to_values(context: click.Context, parameter: click.Parameter, text: str | N
 @click.option("--provider", type=click.Choice(list(PROVIDERS)),
               help="Execution provider of ONNX Runtime, which it implies.")
 @click.option("--threads", type=click.IntRange(1, 4096), help="Threads of the CPU.  [default: the cores there are]")
+@click.option("--compute", type=click.Choice(list(COMPUTE_TYPES)), default="f32", show_default=True,
+              help="bf16: OpenVINO computes in bfloat16 on processors that can; faster, and other draws.")
+@click.option("--verify", is_flag=True, help="Hash every file of the plan again, also those known to be unchanged.")
 @click.option("--cfg", metavar="VALUES", callback=_to_values,
               help=f"Classifier-free guidance: {_STAGES}.")
 @click.option("--top-k", type=click.IntRange(1), help="Keep the k likeliest tokens.  [default: the plan's]")

@@ -38,11 +38,11 @@ class Recipe:
 
     @classmethod
     def of(cls, plan: Plan, settings: Settings, classes: Sequence[ClassEntry], *, seed: int, ipc: int,
-           batch_size: int, image_side: int, choice: Choice) -> "Recipe":
+           batch_size: int, image_side: int, choice: Choice, provider: str) -> "Recipe":
         """The recipe of a plan's pictures."""
         ids = tuple(entry.index for entry in classes)
         return cls(plan.manifest.name, plan.digest, settings, seed, ipc, ids, batch_size, image_side,
-                   choice.backend, choice.provider, choice.sentence)
+                   choice.backend, provider, choice.sentence)
 
 
 def check_writable(folder: Path) -> None:

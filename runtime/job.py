@@ -28,6 +28,7 @@ from hieramp.runtime.images import save_png, to_picture
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Overrides, resolve_settings
 from hieramp.runtime.surroundings import open_backend, survey
+from hieramp.runtime.verified import default_memory
 
 SHIPPED_PLAN = "var_cifar10.plan"
 _ENCODERS, _MOST_WAITING = 2, 64
@@ -51,6 +52,8 @@ class Job:
     overrides: Overrides = field(default_factory=Overrides)
     save_size: int | None = None
     overwrite: bool = False
+    compute: str = "f32"
+    verify: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,9 @@ def run_job(job: Job, progress: Progress = lambda pictures, total: pictures,
     Raises a HierampError before anything is written where the job cannot be done.
     """
     check_writable(job.out)
-    plan = Plan.open(job.engine or shipped_plan())
+    plan = Plan.open(job.engine or shipped_plan(), remember=None if job.verify else default_memory())
     recipe, classes, choice = _plan_recipe(job, plan)
-    with open_backend(plan, choice, job.threads) as backend:
+    with open_backend(plan, choice, job.threads, job.compute) as backend:
         claim_folder(job.out, recipe, job.overwrite)
         say(choice.sentence)
         write_start(job.out, recipe, classes)
@@ -132,9 +135,14 @@ def _plan_recipe(job: Job, plan: Plan) -> tuple[Recipe, tuple[ClassEntry, ...], 
     choice = choose_backend(job.backend, job.provider, survey(plan), Needs(batch_size, settings.top_k))
     recipe = Recipe.of(
         plan, settings, classes, seed=job.seed, ipc=job.ipc, batch_size=batch_size,
-        image_side=job.save_size or model.image_side, choice=choice,
+        image_side=job.save_size or model.image_side, choice=choice, provider=arithmetic(choice.provider, job.compute),
     )
     return recipe, classes, choice
+
+
+def arithmetic(provider: str, compute: str) -> str:
+    """What a record names a provider, with the arithmetic where it is not the plan's own, since that moves draws."""
+    return provider if compute == "f32" else f"{provider} {compute}"
 
 
 def _draw(backend: Backend[CacheT], plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry]) -> Iterator[Picture]:

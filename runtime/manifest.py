@@ -8,10 +8,11 @@ from typing import Any, NoReturn
 
 from hieramp.runtime.contract import GRAPH_NAMES, WEIGHTS, graph_inputs, graph_outputs
 from hieramp.runtime.errors import PlanError
+from hieramp.runtime.quantization import EIGHT_BIT_PRECISIONS, Quantization, quantization_problems
 from hieramp.runtime.schema import SchemaError, decode, encode
 
 SCHEMA_VERSION = 1
-PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16", *EIGHT_BIT_PRECISIONS)
 CACHE_TYPES = ("float32", "float16", "bfloat16")
 CLASS_SCHEMES = ("imagenet", "cifar10", "names")
 
@@ -126,17 +127,26 @@ class Member:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the plan was from the reference when it was exported; `logits_max_abs` has one figure a scale."""
+    """How far the plan was from the reference when it was exported; lists have one figure a scale.
+
+    `logits_rms` and `kl` (nats, from the reference's distribution before top-k and top-p) are of all images of the
+    gate, `logits_max_abs` of those rows that amplify the same positions. Plans of earlier versions lack the two.
+    """
 
     logits_max_abs: tuple[float, ...]
     image_psnr_db: float
     threshold: float
     passed: bool
+    logits_rms: tuple[float, ...] = ()
+    kl: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything manifest.json says; `parity` is null until the export has compared itself with the reference."""
+    """Everything manifest.json says; `parity` is null until the export has compared itself with the reference.
+
+    `quantization` is there in 8-bit plans only.
+    """
 
     schema_version: int
     name: str
@@ -152,6 +162,7 @@ class Manifest:
     members: dict[str, Member]
     producer: dict[str, str]
     parity: Parity | None
+    quantization: Quantization | None = None
 
     def __post_init__(self) -> None:
         for problem in _problems(self):
@@ -201,6 +212,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield f"precision must be one of {', '.join(PRECISIONS)}, got {manifest.precision!r}"
     if manifest.cache_type not in CACHE_TYPES:
         yield f"cache_type must be one of {', '.join(CACHE_TYPES)}, got {manifest.cache_type!r}"
+    yield from quantization_problems(manifest.precision, manifest.cache_type, manifest.quantization)
     yield from _model_problems(manifest.model)
     yield from _amplification_problems(manifest.amplification, manifest.model)
     yield from _sampling_problems(manifest.sampling, manifest.model)

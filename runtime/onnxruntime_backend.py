@@ -22,11 +22,13 @@ from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import HierampError, PlanError, ProviderError
 from hieramp.runtime.manifest import Manifest
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.providers import Provider, find_provider, select_provider
+from hieramp.runtime.processor import cpu_features
+from hieramp.runtime.providers import Provider, check_compute, find_provider, select_provider
 from hieramp.runtime.scales import ScaleConstants, load_scale_constants
 from hieramp.runtime.steps import draw_by_steps
 
 _ERRORS_ONLY = 3
+_PIXELS_AT_ONCE = 256 * 256
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,14 @@ class _Sessions:
     condition: Any
     step: Any
     decoder: Any
+
+
+def decoder_batch(image_side: int) -> int:
+    """Images to decode at once: as many as have 256 × 256 pixels together.
+
+    Feature maps of a decoder take several hundred megabytes for such an image, and more of them are no faster a pixel.
+    """
+    return max(1, _PIXELS_AT_ONCE // image_side**2)
 
 
 class OnnxRuntimeBackend:
@@ -46,15 +56,18 @@ class OnnxRuntimeBackend:
         self._traced = {tensor.name for tensor in manifest.graphs["scale_step"].outputs} & {"logits", "saliency"}
 
     @classmethod
-    def open(cls, plan: Plan, provider: str = "cpu", threads: int | None = None) -> "OnnxRuntimeBackend":
+    def open(cls, plan: Plan, provider: str = "cpu", threads: int | None = None,
+             compute: str = "f32") -> "OnnxRuntimeBackend":
         """Load the graphs; `threads` defaults to the cores this process may use.
 
-        Raises ProviderError where the provider is not there, PlanError where a graph does not load.
+        With `compute` "bf16" OpenVINO computes what the graphs have in float32 in bfloat16 (docs/precision.md). Raises
+        ProviderError where provider or arithmetic are not there, PlanError where a graph does not load.
         """
+        check_compute(provider, compute, cpu_features() if compute != "f32" else ())
         found, constants = find_provider(provider), load_scale_constants(plan)
         graphs = plan.manifest.graphs
         condition, step, decoder = (
-            _load(plan.path(graphs[name].file), found, threads or usable_cores())
+            _load(plan.path(graphs[name].file), found, threads or usable_cores(), compute)
             for name in ("condition", "scale_step", "decoder")
         )
         return cls(plan.manifest, constants, _Sessions(condition, step, decoder), found.device)
@@ -93,8 +106,10 @@ class OnnxRuntimeBackend:
 
     def decode(self, f_hat_BzPP: FloatArray) -> FloatArray:
         side = self._model.image_side
-        image_B3SS = _empty(len(f_hat_BzPP), 3, side, side)
-        _run(self._open.decoder, {"f_hat": view(f_hat_BzPP)}, {"image": view(image_B3SS)})
+        image_B3SS, size = _empty(len(f_hat_BzPP), 3, side, side), decoder_batch(side)
+        for begin in range(0, len(f_hat_BzPP), size):
+            part = slice(begin, begin + size)
+            _run(self._open.decoder, {"f_hat": view(f_hat_BzPP[part])}, {"image": view(image_B3SS[part])})
         return image_B3SS
 
     def __enter__(self) -> "OnnxRuntimeBackend":
@@ -140,7 +155,7 @@ class OnnxRuntimeBackend:
         return arrays | {name: _empty(*traced[name]) for name in self._traced if trace}
 
 
-def _load(path: Path, provider: Provider, threads: int) -> Any:
+def _load(path: Path, provider: Provider, threads: int, compute: str) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -148,7 +163,7 @@ def _load(path: Path, provider: Provider, threads: int) -> Any:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     # The three sessions have a pool each: threads of one must not spin while another works.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    providers = select_provider(options, provider)
+    providers = select_provider(options, provider, threads, compute)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers)
     except Exception as error:  # ONNX Runtime's errors share no base but Exception

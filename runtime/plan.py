@@ -7,6 +7,7 @@ from pathlib import Path
 from hieramp.runtime.contract import MANIFEST
 from hieramp.runtime.errors import PlanError
 from hieramp.runtime.manifest import Manifest, Member, parse_manifest
+from hieramp.runtime.verified import add_verdicts, identity, read_verdicts
 
 _CHUNK_BYTES = 1 << 20
 
@@ -20,9 +21,10 @@ class Plan:
     digest: str
 
     @classmethod
-    def open(cls, folder: Path | str, verify: bool = True) -> "Plan":
+    def open(cls, folder: Path | str, verify: bool = True, remember: Path | None = None) -> "Plan":
         """Read the manifest and, unless `verify` is off, check size and SHA-256 of every member.
 
+        With `remember`, a memory of `verified.py`, a file that was found right is not read again until it changes.
         Raises PlanError where the folder is no plan, the manifest does not fit, or a member is missing or changed.
         """
         folder = Path(folder)
@@ -32,15 +34,26 @@ class Plan:
         except UnicodeDecodeError as error:
             raise PlanError(f"{folder / MANIFEST} is not text ({error}); export the plan again") from None
         plan = cls(folder, manifest, hashlib.sha256(data).hexdigest())
-        for name in manifest.members if verify else ():
-            plan._verify(name)
+        if verify:
+            plan._verify_members(remember)
         return plan
 
     def path(self, member: str) -> Path:
         """Where a member lies."""
         return self.folder / member
 
-    def _verify(self, name: str) -> None:
+    def _verify_members(self, remember: Path | None) -> None:
+        known, found = read_verdicts(remember) if remember else {}, {}
+        for name, wanted in self.manifest.members.items():
+            before = self._verify_size(name)
+            if known.get(before) != wanted.sha256:
+                self._verify_hash(name)
+                found[before] = wanted.sha256
+        if remember and found:
+            add_verdicts(remember, found)
+
+    def _verify_size(self, name: str) -> str:
+        """Check what costs nothing; the file's identity at that time."""
         path, wanted = self.path(name), self.manifest.members[name]
         if not path.is_file():
             raise PlanError(f"{path} is missing; export the plan again")
@@ -49,7 +62,11 @@ class Plan:
         size = path.stat().st_size
         if size != wanted.bytes:
             raise PlanError(f"{path} has {size} bytes where the manifest lists {wanted.bytes}; export the plan again")
-        if describe_member(path).sha256 != wanted.sha256:
+        return identity(path)
+
+    def _verify_hash(self, name: str) -> None:
+        path = self.path(name)
+        if describe_member(path).sha256 != self.manifest.members[name].sha256:
             raise PlanError(f"{path} has changed since the export (its SHA-256 differs); export the plan again")
 
 

@@ -1,10 +1,13 @@
 """Execution providers of ONNX Runtime by the short names of --provider."""
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from hieramp.runtime.errors import ProviderError
+from hieramp.runtime.processor import COMPUTE_TYPES, multiplies_bf16
 
 
 @dataclass(frozen=True)
@@ -24,8 +27,6 @@ PROVIDERS = {
     "nv_tensorrt_rtx": Provider("NvTensorRTRTXExecutionProvider", "cuda", "gpu"),
 }
 _OPENVINO_PLUGIN = "onnxruntime_ep_openvino"
-# By itself it computes float32 graphs in bfloat16 where the processor can, which moves most draws.
-_OPENVINO_OPTIONS = {"load_config": '{"CPU": {"INFERENCE_PRECISION_HINT": "f32"}}'}
 
 
 def find_provider(name: str) -> Provider:
@@ -49,15 +50,40 @@ def available_providers() -> tuple[str, ...]:
     return tuple(short for short, provider in PROVIDERS.items() if provider.full_name in available)
 
 
-def select_provider(options: Any, provider: Provider) -> list[str] | None:
-    """Make session options use a provider; what is returned goes to the session as its list of providers."""
+def select_provider(options: Any, provider: Provider, threads: int = 0, compute: str = "f32") -> list[str] | None:
+    """Make session options use a provider; what is returned goes to the session as its list of providers.
+
+    `threads` (0: the library's choice) and `compute` reach OpenVINO this way and no other.
+    """
     plugged = _plugged_devices(provider)
     if plugged:
-        options.add_provider_for_devices(plugged[:1], _OPENVINO_OPTIONS)
+        options.add_provider_for_devices(plugged[:1], openvino_options(threads, compute))
         return None
     fallbacks = ["CUDAExecutionProvider"] if provider.device == "cuda" else []
     wanted = [provider.full_name, *fallbacks, "CPUExecutionProvider"]
     return [name for name in dict.fromkeys(wanted) if name in _available()]
+
+
+def check_compute(name: str, compute: str, features: Collection[str]) -> None:
+    """Raise ProviderError unless that provider can compute in that type on a processor with these features."""
+    if compute not in COMPUTE_TYPES:
+        raise ProviderError(f"compute must be one of {', '.join(COMPUTE_TYPES)}, got {compute!r}")
+    if compute == "f32":
+        return
+    if name != "openvino":
+        raise ProviderError(f"compute {compute!r} needs --provider openvino; {name!r} computes as the plan says")
+    if not multiplies_bf16(features):
+        raise ProviderError("compute 'bf16' needs a processor with AMX or AVX512-BF16, which this one has not; "
+                            "leave out --compute")
+
+
+def openvino_options(threads: int, compute: str) -> dict[str, str]:
+    """Options of the OpenVINO provider.
+
+    By itself it computes float32 graphs in bfloat16 where the processor can, and takes all processors.
+    """
+    settings = {"INFERENCE_PRECISION_HINT": compute, "INFERENCE_NUM_THREADS": str(threads)}
+    return {"load_config": json.dumps({"CPU": settings})}
 
 
 def _available() -> list[str]:

@@ -11,7 +11,7 @@ from hieramp.runtime.contract import GRAPH_NAMES
 from hieramp.runtime.errors import HierampError
 from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.providers import available_providers
+from hieramp.runtime.providers import available_providers, check_compute
 from hieramp.runtime.tensorrt.backend import TensorRtBackend
 from hieramp.runtime.tensorrt.device import Device, current_device
 from hieramp.runtime.tensorrt.library import load_library
@@ -33,10 +33,11 @@ def survey(plan: Plan) -> Surroundings:
     return Surroundings(engines, device, providers, missing)
 
 
-def open_backend(plan: Plan, choice: Choice, threads: int | None = None) -> Backend[Any]:
-    """Load what was chosen; raises a HierampError where it does not load."""
+def open_backend(plan: Plan, choice: Choice, threads: int | None = None, compute: str = "f32") -> Backend[Any]:
+    """Load what was chosen; raises a HierampError where it does not load or cannot compute in that type."""
     if choice.engines is None:
-        return OnnxRuntimeBackend.open(plan, choice.provider, threads)
+        return OnnxRuntimeBackend.open(plan, choice.provider, threads, compute)
+    check_compute(choice.backend, compute, ())
     return TensorRtBackend.open(plan, choice.engines, choice.backend)
 
 

@@ -16,8 +16,8 @@ BANNED = {
     "engines": ["hieramp_ref", "hieramp.export", "hieramp.runtime"],
 }
 # Third-party modules of the core dependencies and of the extras cpu, gpu, openvino and tensorrt, as imported.
-RUNTIME_MODULES = {"numpy", "click", "PIL", "safetensors", "tqdm", "onnxruntime", "onnxruntime_ep_openvino", "tensorrt",
-                   "tensorrt_rtx", "cuda", "hieramp"}
+RUNTIME_MODULES = {"numpy", "click", "PIL", "safetensors", "platformdirs", "tqdm", "onnxruntime",
+                   "onnxruntime_ep_openvino", "tensorrt", "tensorrt_rtx", "cuda", "hieramp"}
 
 
 def is_within(module: str, package: str) -> bool:

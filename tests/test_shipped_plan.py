@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hieramp.export.agreement import Agreement, draw_agreement, plan_reference
+from hieramp.export.parity.agreement import Agreement, draw_agreement, plan_reference
 from hieramp.runtime import OnnxRuntimeBackend, Picture, PictureKey, Plan, batch_inputs, generate, resolve_settings
 from hieramp.runtime.job import shipped_plan
 from hieramp_ref.presets import preset

@@ -13,7 +13,7 @@ import pytest
 PACKAGES = {"hieramp_ref": "hieramp_ref", "export": "hieramp/export", "runtime": "hieramp/runtime",
             "engines": "hieramp/engines"}
 SHIPPED_PLAN = Path("engines/var_cifar10.plan")
-SCRIPTS = ["hieramp-run", "hieramp-export", "hieramp-parity", "hieramp-train"]
+SCRIPTS = ["hieramp-run", "hieramp-export", "hieramp-parity", "hieramp-train", "hieramp-eval"]
 
 
 def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -28,9 +28,9 @@ def succeed(*command: str | Path, cwd: Path) -> str:
 
 
 def source_of_the_wheel(root: Path) -> list[Path]:
-    """Files that belong in the wheel, relative to the root: modules, type markers, runtime data, the shipped plan."""
+    """Files that belong in the wheel, relative to the root: modules, templates, runtime data, the shipped plan."""
     modules = [path for folder in ("hieramp_ref", "export", "runtime") for path in (root / folder).rglob("*")
-               if path.suffix == ".py" or path.name == "py.typed"]
+               if path.suffix in (".py", ".j2") or path.name == "py.typed"]
     # Not below the plan: engines that were built into it fit one machine.
     data = [path for folder in (Path("runtime/data"), SHIPPED_PLAN) for path in (root / folder).glob("*")
             if path.is_file()]
@@ -89,6 +89,38 @@ def test_every_runtime_module_imports_without_torch(lean_bin: Path, repo_root: P
                for path in sorted((repo_root / "runtime").rglob("*.py"))]
     assert "hieramp.runtime.cli" in modules
     succeed(lean_bin / "python", "-c", "\n".join(f"import {module}" for module in modules), cwd=tmp_path)
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Missing())
+from hieramp.export.parity import cli
+assert cli.__file__.startswith(sys.path[0]), cli.__file__
+cli.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["compare", "--against", "PLAN", "--images", "2"],
+                                     ["diversity", "--images", "10", "--resamples", "100"]], ids=lambda words: words[0])
+def test_parity_runs_from_the_wheel_without_torch(command: list[str], wheel: Path, repo_root: Path,
+                                                  tmp_path: Path) -> None:
+    """The wheel's own modules, this environment's packages, and nothing of the repository."""
+    if not (repo_root / SHIPPED_PLAN).is_dir():
+        pytest.skip(f"needs the shipped plan {SHIPPED_PLAN}")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    installed = tmp_path / "site/hieramp"
+    words = [str(installed / "engines/var_cifar10.plan") if word == "PLAN" else word for word in command]
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n{WITHOUT_TORCH}"
+    succeed(sys.executable, "-c", code, *words, "--report", tmp_path / "report", cwd=tmp_path)
+    assert (tmp_path / "report/report.html").stat().st_size > 50_000
 
 
 @pytest.mark.slow

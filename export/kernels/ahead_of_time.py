@@ -13,16 +13,18 @@ from typing import Any
 import click
 import triton  # type: ignore[import-untyped]
 from triton.backends.compiler import GPUTarget  # type: ignore[import-untyped]
+from triton.backends.nvidia.compiler import ptx_get_version  # type: ignore[import-untyped]
 from triton.compiler import ASTSource  # type: ignore[import-untyped]
 
 from hieramp.export.command import ExportCommand
-from hieramp.export.kernels.arguments import check
+from hieramp.export.kernels.errors import check
+from hieramp.export.kernels.ptx import version
 from hieramp.export.kernels.saliency_bias import SaliencyBiasLaunch, saliency_bias_kernel
 from hieramp.export.kernels.sample_top_k_top_p import SampleTopKTopPLaunch, sample_top_k_top_p_kernel
 
 COMPUTE_CAPABILITIES = (87, 90, 100, 110, 120)
 # Compiled by hand as well. For any other number the compiler ends the process.
-_KNOWN = {75, 80, 86, 89, 121, *COMPUTE_CAPABILITIES}
+KNOWN_CAPABILITIES = {75, 80, 86, 89, 121, *COMPUTE_CAPABILITIES}
 FLOAT_TYPES = ("fp16", "bf16", "fp32")
 _FIGURES = {"registers": r"Used (\d+) registers", "spill_stores": r"(\d+) bytes spill stores",
             "spill_loads": r"(\d+) bytes spill loads"}
@@ -40,6 +42,12 @@ class Kernel:
     size: str
     function: Any
     launch: SaliencyBiasLaunch | SampleTopKTopPLaunch
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Type of each argument of a launch in PTX, in order: pointers and integers of 32 bits."""
+        types = self.signature("fp32").values()
+        return tuple("u64" if kind.startswith("*") else "u32" for kind in types if kind != "constexpr")
 
     def signature(self, float_type: str) -> dict[str, str]:
         """Type of each argument in the compiler's notation; the model's tensors have the given float type."""
@@ -61,6 +69,7 @@ class CompiledKernel:
     spill_stores: int
     spill_loads: int
     cubin: bytes
+    ptx: str
 
 
 def saliency_bias_for(tokens: int, head_width: int) -> Kernel:
@@ -79,15 +88,35 @@ KERNELS = (saliency_bias_for(256, 64), saliency_bias_for(1024, 64), saliency_bia
            sample_top_k_top_p_for(4096), sample_top_k_top_p_for(16384))
 
 
-def compile_kernel(kernel: Kernel, float_type: str, compute_capability: int) -> CompiledKernel:
+def compile_kernel(
+    kernel: Kernel, float_type: str, compute_capability: int, cuda: str | None = None
+) -> CompiledKernel:
     """Compile anew, without a GPU, and read the assembler's own figures.
 
-    Raises KernelError under the interpreter and for a compute capability that is not known.
+    `cuda` is the newest CUDA of the driver that will read the PTX ("13.0"); left out, the PTX is as new as the
+    compiler's. Raises KernelError under the interpreter and for a compute capability that is not known.
     """
-    check(compute_capability in _KNOWN,
-          f"compute capability must be one of {', '.join(map(str, sorted(_KNOWN)))}, got {compute_capability}")
+    known = ", ".join(map(str, sorted(KNOWN_CAPABILITIES)))
+    check(compute_capability in KNOWN_CAPABILITIES,
+          f"compute capability must be one of {known}, got {compute_capability}")
     check(isinstance(kernel.function, triton.JITFunction),
           "the kernels were loaded for the interpreter, which compiles nothing: unset TRITON_INTERPRET")
+    compiled, log = _compiled(kernel, float_type, compute_capability, {})
+    newest = ptx_get_version(cuda) if cuda else version(compiled.asm["ptx"])
+    if newest < version(compiled.asm["ptx"]):
+        compiled, log = _compiled(kernel, float_type, compute_capability, {"ptx_version": newest})
+    check(not any(getattr(compiled.metadata, size, 0) for size in ("global_scratch_size", "profile_scratch_size")),
+          f"{kernel.name} needs scratch memory, which only Triton's own launcher gives")
+    figures = {name: _figure(pattern, log) for name, pattern in _FIGURES.items()}
+    return CompiledKernel(
+        kernel.name, kernel.size, float_type, compute_capability, compiled.metadata.num_warps,
+        shared=compiled.metadata.shared, cubin=compiled.asm["cubin"], ptx=compiled.asm["ptx"], **figures)
+
+
+def _compiled(
+    kernel: Kernel, float_type: str, compute_capability: int, options: dict[str, int]
+) -> tuple[Any, str]:
+    """What the compiler made, and the assembler's log."""
     signature = kernel.signature(float_type)
     aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(signature.values()) if kind.startswith("*")}
     source = ASTSource(kernel.function, signature, kernel.launch.constants, aligned)
@@ -96,10 +125,8 @@ def compile_kernel(kernel: Kernel, float_type: str, compute_capability: int) -> 
         triton.knobs.compilation.always_compile = True  # the assembler reports only when it runs
         triton.knobs.nvidia.dump_ptxas_log = True
         compiled = triton.compile(source, target=GPUTarget("cuda", compute_capability, 32),
-                                  options=kernel.launch.options)
-    figures = {name: _figure(pattern, log.getvalue()) for name, pattern in _FIGURES.items()}
-    return CompiledKernel(kernel.name, kernel.size, float_type, compute_capability, compiled.metadata.num_warps,
-                          shared=compiled.metadata.shared, cubin=compiled.asm["cubin"], **figures)
+                                  options=kernel.launch.options | options)
+    return compiled, log.getvalue()
 
 
 def _figure(pattern: str, log: str) -> int:

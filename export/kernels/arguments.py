@@ -5,15 +5,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from hieramp.export.kernels.errors import KernelError
+from hieramp.export.kernels.errors import check
 
 FLOAT_TYPES = (torch.float16, torch.bfloat16, torch.float32)
-
-
-def check(holds: bool, message: str) -> None:
-    """Raises KernelError with the message unless it holds."""
-    if not holds:
-        raise KernelError(message)
 
 
 def require_type(name: str, tensor: Tensor, expected: torch.dtype) -> None:

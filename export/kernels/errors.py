@@ -5,3 +5,9 @@ from hieramp.runtime.errors import HierampError
 
 class KernelError(HierampError):
     """Arguments or an environment that a kernel was not made for."""
+
+
+def check(holds: bool, message: str) -> None:
+    """Raises KernelError with the message unless it holds."""
+    if not holds:
+        raise KernelError(message)

@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
-from torch import Tensor
 
-from hieramp.export.kernels.arguments import check, on_device_of, require_one, require_type
 from hieramp.export.kernels.ordering import largest_threshold, ordered_integers
 
 MAX_TOKENS = 1024
@@ -18,7 +15,7 @@ _TILE = 16384  # keys of a tile, tokens times channels: 64 registers a thread, a
 @triton.jit  # type: ignore[untyped-decorator]
 def saliency_bias_kernel(
     query_ptr: tl.tensor, keys_ptr: tl.tensor, beta_ptr: tl.tensor, select_count_ptr: tl.tensor,
-    bias_ptr: tl.tensor, saliency_ptr: tl.tensor, class_tokens: tl.tensor, heads: tl.tensor, tokens: tl.tensor,
+    class_tokens: tl.tensor, heads: tl.tensor, tokens: tl.tensor, bias_ptr: tl.tensor, saliency_ptr: tl.tensor,
     HEAD_WIDTH: tl.constexpr, BLOCK_TOKENS: tl.constexpr, BLOCK_WIDTH: tl.constexpr,
 ) -> None:
     """One program a row. Every tensor is contiguous; beta and select_count are read on the device."""
@@ -73,28 +70,3 @@ class SaliencyBiasLaunch:
     def options(self) -> dict[str, Any]:
         """The compiler's options."""
         return {"num_warps": 4 if self.tokens <= 128 else 8, "enable_fp_fusion": False}
-
-
-def saliency_bias(
-    class_query_RHcD: Tensor, keys_RHlD: Tensor, beta: Tensor, select_count: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Bias [R, 1, 1, l] and saliency [R, l], both float32; beta float32 [1] and select_count int64 [1] on the device.
-
-    Up to 1,024 tokens and one class token, float16, bfloat16 or float32; without a class token the map is zero. Raises
-    KernelError for other arguments. Semantics: `hieramp.export.operators.saliency_bias`.
-    """
-    R, H, c, D = class_query_RHcD.shape
-    l = keys_RHlD.shape[2]
-    check(keys_RHlD.shape == (R, H, l, D), f"keys must be [{R}, {H}, l, {D}], got {list(keys_RHlD.shape)}")
-    check(c <= 1, f"class_query must have at most one class token, got {c}")
-    check(1 <= l <= MAX_TOKENS, f"keys must have 1 to {MAX_TOKENS} tokens, got {l}")
-    require_type("keys", keys_RHlD, class_query_RHcD.dtype)
-    require_one("beta", beta, torch.float32)
-    require_one("select_count", select_count, torch.int64)
-    bias_R11l = keys_RHlD.new_empty((R, 1, 1, l), dtype=torch.float32)
-    saliency_Rl = keys_RHlD.new_empty((R, l), dtype=torch.float32)
-    launch = SaliencyBiasLaunch(l, D)
-    with on_device_of(keys_RHlD):
-        saliency_bias_kernel[(R,)](class_query_RHcD.contiguous(), keys_RHlD.contiguous(), beta, select_count, bias_R11l,
-                                   saliency_Rl, c, H, l, **launch.constants, **launch.options)
-    return bias_R11l, saliency_Rl

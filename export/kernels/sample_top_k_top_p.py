@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import triton  # type: ignore[import-untyped]
 import triton.language as tl  # type: ignore[import-untyped]
-from torch import Tensor
 
-from hieramp.export.kernels.arguments import check, on_device_of, require_one, require_type
 from hieramp.export.kernels.ordering import largest_threshold, ordered_integers
 
 MAX_VOCAB = 16384
@@ -62,31 +59,3 @@ class SampleTopKTopPLaunch:
         """The compiler's options: 16 entries a thread, 32 at most; unfused, so logits are rounded as in the body."""
         warps = triton.next_power_of_2(self.vocab) // (16 * 32)
         return {"num_warps": min(max(warps, 4), 16), "enable_fp_fusion": False}
-
-
-def sample_top_k_top_p(
-    conditional_BlV: Tensor, unconditional_BlV: Tensor, guidance: Tensor, uniform_Bl: Tensor, top_k: Tensor,
-    top_p: Tensor,
-) -> Tensor:
-    """Tokens [B, l], int64; guidance and top_p float32 [1], top_k int64 [1] on the device, uniforms float32 in [0, 1).
-
-    Up to 16,384 codebook entries, float16, bfloat16 or float32. Raises KernelError for other arguments. Semantics:
-    `hieramp.export.operators.sample_top_k_top_p`.
-    """
-    B, l, V = conditional_BlV.shape
-    check(unconditional_BlV.shape == (B, l, V),
-          f"unconditional must be {[B, l, V]}, got {list(unconditional_BlV.shape)}")
-    check(1 <= V <= MAX_VOCAB, f"logits must have 1 to {MAX_VOCAB} codebook entries, got {V}")
-    check(uniform_Bl.shape == (B, l) and uniform_Bl.dtype == torch.float32,
-          f"uniform must be {[B, l]} of torch.float32, got {list(uniform_Bl.shape)} of {uniform_Bl.dtype}")
-    require_type("unconditional", unconditional_BlV, conditional_BlV.dtype)
-    require_one("guidance", guidance, torch.float32)
-    require_one("top_k", top_k, torch.int64)
-    require_one("top_p", top_p, torch.float32)
-    token_Bl = conditional_BlV.new_empty((B, l), dtype=torch.int64)
-    launch = SampleTopKTopPLaunch(V)
-    with on_device_of(conditional_BlV):
-        sample_top_k_top_p_kernel[(B * l,)](
-            conditional_BlV.contiguous(), unconditional_BlV.contiguous(), guidance, uniform_Bl.contiguous(), top_k,
-            top_p, token_Bl, **launch.constants, **launch.options)
-    return token_Bl

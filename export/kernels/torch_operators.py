@@ -5,8 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from hieramp.export.kernels.saliency_bias import saliency_bias
-from hieramp.export.kernels.sample_top_k_top_p import sample_top_k_top_p
+from hieramp.export.kernels.torch_launch import saliency_bias, sample_top_k_top_p
 
 
 @cache

@@ -1,6 +1,7 @@
 """One ONNX graph to one serialized engine, through the API that TensorRT and TensorRT-RTX share.
 
-Networks are strongly typed: every type is the graph's own. The bodies of the custom operators are parsed, no plugins.
+Networks are strongly typed: every type is the graph's own. The custom operators are their bodies, unless the job brings
+a graph of its own in which they are plugins.
 """
 
 from collections.abc import Iterator
@@ -21,23 +22,28 @@ _MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How engines are built; None leaves the library's own default. `tf32` lets float32 products be rounded to TF32."""
+    """How engines are built; None leaves the library's own default.
+
+    `tf32` lets float32 products be rounded to TF32; `plugins` runs the custom operators as plugins.
+    """
 
     batches: Batches = field(default_factory=Batches)
     workspace_mb: int | None = None
     opt_level: int | None = None
     timing_cache: Path | None = None
     tf32: bool = False
+    plugins: bool = False
 
 
 @dataclass(frozen=True)
 class Job:
-    """One engine to build."""
+    """One engine to build, of the graph in `onnx`, or of `graph`, whose weights lie beside that file."""
 
     title: str
     onnx: Path
     profiles: tuple[Profile, ...]
     compute_capabilities: tuple[str, ...]
+    graph: bytes | None = None
 
 
 def build_engine(library: Library, job: Job, options: BuildOptions) -> memoryview:
@@ -46,7 +52,8 @@ def build_engine(library: Library, job: Job, options: BuildOptions) -> memoryvie
     builder = _created(trt.Builder(messages), messages, f"{library.flavour} does not start")
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, messages)  # holds the weights, so it has to outlive the build
-    if not parser.parse_from_file(str(job.onnx)):
+    parsed = parser.parse(job.graph, str(job.onnx)) if job.graph else parser.parse_from_file(str(job.onnx))
+    if not parsed:
         raise BuildError(f"{library.flavour} {library.version} cannot parse {job.onnx}: {_parser_reason(parser)}")
     with _progress(library, job.title) as progress:
         config = _config(library, builder, network, job, options)

@@ -24,6 +24,8 @@ def engine_options(command: Any) -> Any:
         click.option("--workspace", type=ONE_OR_MORE, metavar="MB", help="Most scratch memory of a layer."),
         click.option("--opt-level", type=click.IntRange(0, 5), help="How long to search for fast kernels."),
         click.option("--tf32", is_flag=True, help="Let products in float32 be rounded to TF32."),
+        click.option("--no-plugins", is_flag=True, help="Run the custom operators as their bodies even where they can "
+                                                        "be plugins."),
     )):
         command = option(command)
     return command
@@ -31,13 +33,16 @@ def engine_options(command: Any) -> Any:
 
 def build_engines_command(
     from_plan: Path, target: str, compute_capability: str | None, max_batch: int, opt_batch: int | None,
-    timing_cache: Path | None, workspace: int | None, opt_level: int | None, tf32: bool, as_json: bool,
+    timing_cache: Path | None, workspace: int | None, opt_level: int | None, tf32: bool, no_plugins: bool,
+    as_json: bool,
 ) -> None:
     """Do what the options say and print what was built."""
     from hieramp.export.tensorrt_build.builder import BuildOptions
     from hieramp.export.tensorrt_build.engines import Target, build_engines
     from hieramp.export.tensorrt_build.profiles import Batches
     from hieramp.export.tensorrt_build.targets import choose_targets, parse_capabilities
+    from hieramp.export.tensorrt_plugins.choice import reason_against
+    from hieramp.export.tensorrt_plugins.sizes import PluginSizes
     from hieramp.runtime.plan import Plan
     from hieramp.runtime.tensorrt.device import current_device
     from hieramp.runtime.tensorrt.library import load_library
@@ -45,15 +50,19 @@ def build_engines_command(
     batches = Batches(max_batch, min(Batches.opt, max_batch) if opt_batch is None else opt_batch)
     wanted = parse_capabilities(compute_capability) if compute_capability is not None else ()
     library, device = load_library(target), current_device()
-    capabilities = choose_targets(library, wanted, device)
-    options = BuildOptions(batches, workspace, opt_level, timing_cache, tf32)
-    built = build_engines(Plan.open(from_plan), Target(library, capabilities, device), options)
+    plan = Plan.open(from_plan)
+    capabilities = choose_targets(library, wanted, device, plan.manifest.precision)
+    bodies = "--no-plugins" if no_plugins else reason_against(library, device, PluginSizes.of(plan.manifest.model))
+    options = BuildOptions(batches, workspace, opt_level, timing_cache, tf32, plugins=bodies is None)
+    built = build_engines(plan, Target(library, capabilities, device), options)
     if as_json:
         rows = [{"path": str(e.path), "bytes": e.sidecar.engine.bytes, "seconds": e.sidecar.build_seconds}
                 for e in built]
         click.echo(json.dumps({"plan": str(from_plan), "flavour": target, "version": library.version,
-                               "compute_capabilities": capabilities, "engines": rows}))
+                               "compute_capabilities": capabilities, "plugins": bodies is None,
+                               "no_plugins_because": bodies, "engines": rows}))
         return
     click.echo(f"{library.flavour} {library.version}, compute capability {', '.join(capabilities)}")
+    click.echo(f"custom operators run as {'plugins' if bodies is None else f'their bodies: {bodies}'}")
     for engine in built:
         click.echo(f"{engine.path}: {engine.sidecar.engine.bytes / 1e6:.1f} MB in {engine.sidecar.build_seconds:.1f} s")

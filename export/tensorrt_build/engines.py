@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hieramp.export.output_folder import replaced_in_one_step
 from hieramp.export.tensorrt_build.builder import BuildOptions, Job, build_engine
+from hieramp.export.tensorrt_build.plugin_graph import plugin_graph
 from hieramp.export.tensorrt_build.profiles import graph_profiles
 from hieramp.runtime.contract import GRAPH_NAMES, WEIGHTS
 from hieramp.runtime.manifest import Member
@@ -50,20 +51,23 @@ def build_engines(plan: Plan, target: Target, options: BuildOptions) -> tuple[Bu
 
 
 def _write_engine(folder: Path, plan: Plan, graph: str, target: Target, options: BuildOptions) -> Sidecar:
-    profiles = graph_profiles(plan.manifest, graph, options.batches)
-    job = Job(graph, plan.path(plan.manifest.graphs[graph].file), profiles, target.compute_capabilities)
+    profiles = graph_profiles(plan.manifest, graph, options.batches, options.plugins)
+    onnx = plan.path(plan.manifest.graphs[graph].file)
+    changed, plugins = plugin_graph(plan, graph, target.device) if options.plugins else (None, ())
+    job = Job(graph, onnx, profiles, target.compute_capabilities, changed)
     started = time.perf_counter()
     engine = build_engine(target.library, job, options)
     seconds = time.perf_counter() - started
     path = engine_file(folder, graph)
     path.write_bytes(engine)
-    sidecar = _sidecar(plan, graph, target, options, job, seconds, engine)
+    sidecar = _sidecar(plan, graph, target, options, job, plugins, seconds, engine)
     sidecar_path(path).write_text(sidecar_json(sidecar), encoding="utf-8")
     return sidecar
 
 
 def _sidecar(
-    plan: Plan, graph: str, target: Target, options: BuildOptions, job: Job, seconds: float, engine: memoryview
+    plan: Plan, graph: str, target: Target, options: BuildOptions, job: Job, plugins: tuple[str, ...],
+    seconds: float, engine: memoryview,
 ) -> Sidecar:
     manifest, device = plan.manifest, target.device
     return Sidecar(
@@ -77,7 +81,7 @@ def _sidecar(
         driver=device.driver if device else None,
         onnx_sha256=manifest.members[manifest.graphs[graph].file].sha256,
         weights_sha256=manifest.members[WEIGHTS].sha256,
-        plugins=(),
+        plugins=plugins,
         profiles=job.profiles,
         precision=manifest.precision,
         tf32=options.tf32,

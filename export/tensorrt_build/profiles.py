@@ -26,12 +26,15 @@ class Batches:
             raise BuildError(f"the batch to optimise for must be from 1 to the largest, {self.max}, got {self.opt}")
 
 
-def graph_profiles(manifest: Manifest, graph: str, batches: Batches) -> tuple[Profile, ...]:
-    """The profiles of one graph; of the step, profile k is that of scale k."""
+def graph_profiles(manifest: Manifest, graph: str, batches: Batches, plugins: bool = False) -> tuple[Profile, ...]:
+    """The profiles of one graph; of the step, profile k is that of scale k.
+
+    In the body of the sampler the value of `top_k` is a shape, so it has limits; with plugins it is only data.
+    """
     spec = manifest.graphs[graph]
     if graph != "scale_step":
         return (_profile(spec, None, {}, batches, {}),)
-    values = {"top_k": _top_k_range(manifest)}
+    values = {} if plugins else {"top_k": _top_k_range(manifest)}
     return tuple(_profile(spec, scale, scale_sizes(manifest.model, scale), batches, values)
                  for scale in range(manifest.model.scale_count))
 

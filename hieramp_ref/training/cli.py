@@ -1,6 +1,5 @@
 """`hieramp-train`: one command a stage."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -9,9 +8,11 @@ from typing import Any
 import click
 import torch
 
-from hieramp_ref.errors import HierampError
+from hieramp_ref.command import run_command
 from hieramp_ref.presets import preset
 from hieramp_ref.spec import ModelSpec
+from hieramp_ref.students.classifier import ClassifierSettings
+from hieramp_ref.students.teacher import train_teacher
 from hieramp_ref.training.data import DATA_VARIABLE
 from hieramp_ref.training.hieramp import HierampStage
 from hieramp_ref.training.loop import WEIGHTS_FILE, train
@@ -111,19 +112,24 @@ def hieramp(**options: Any) -> None:
     run(HierampStage, options)
 
 
+@commands.command()
+@click.option("--data", type=PathOption, help=f"CIFAR-10 or an image folder [variable {DATA_VARIABLE}].")
+@click.option("--out", type=PathOption, required=True, help="File of the weights (.safetensors).")
+@click.option("--image-side", type=int, default=32, show_default=True, help="Side of the images in pixels.")
+@click.option("--epochs", type=float, default=8.0, show_default=True)
+@click.option("--minutes", type=float, help="Wall-clock budget (not bit-reproducible).")
+@click.option("--batch-size", type=int, default=256, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--precision", default="bf16", show_default=True, help="bf16 (autocast) or fp32.")
+def teacher(data: Path | None, out: Path, image_side: int, **options: Any) -> None:
+    """A classifier of the real images, of which hieramp-eval takes soft labels."""
+    model, accuracy = train_teacher(data, out, image_side, ClassifierSettings(**options))
+    click.echo(f"{out}: {accuracy:.1%} of the test images right, {model.spec.num_classes} classes")
+
+
 def main() -> None:
     """Entry point: errors of use become one line on stderr and exit code 2."""
-    try:
-        commands.main(prog_name="hieramp-train", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as help_text:
-        click.echo(help_text.format_message(), err=True)
-        sys.exit(2)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except (HierampError, click.ClickException) as error:
-        message = error.format_message() if isinstance(error, click.ClickException) else str(error)
-        click.echo(f"hieramp-train: error: {message}", err=True)
-        sys.exit(2)
+    run_command(commands, "hieramp-train")
 
 
 if __name__ == "__main__":

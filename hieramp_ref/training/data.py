@@ -30,7 +30,7 @@ def load_images(path: Path | None, split: Split, image_side: int) -> tuple[Tenso
     Without a path the variable HIERAMP_CIFAR10 names it. An image folder holds `train/<class>/` and `test/<class>/`
     (or `val/`), or just `<class>/`, of which every tenth image is then held out as the test split.
     """
-    path = _existing(path)
+    path = existing_data(path)
     if path.is_file():
         images, labels = _read_pack(path, split)
     elif (path / "test_batch").is_file():
@@ -47,7 +47,8 @@ def load_held_out(path: Path | None, image_side: int, count: int) -> tuple[Tenso
     return images[chosen], labels[chosen]
 
 
-def _existing(path: Path | None) -> Path:
+def existing_data(path: Path | None) -> Path:
+    """The path of the data, given or of the variable HIERAMP_CIFAR10."""
     where = path or (Path(os.environ[DATA_VARIABLE]) if os.environ.get(DATA_VARIABLE) else None)
     if where is None:
         raise DataError(f"no training data: give --data PATH or set the variable {DATA_VARIABLE}")
@@ -121,7 +122,7 @@ def _read_folder(path: Path, split: Split, side: int) -> tuple[Tensor, Tensor]:
     images: list[np.ndarray] = []
     labels: list[int] = []
     for label, files in enumerate(_class_files(path, split)):
-        images += [_cropped(file, side) for file in files]
+        images += [cropped_pixels(file, side) for file in files]
         labels += [label] * len(files)
     if not images:
         raise DataError(f"{path} holds no {split} images: expected <class>/*.png or *.jpg, a CIFAR-10 JPEG pack (.npz) "
@@ -131,20 +132,22 @@ def _read_folder(path: Path, split: Split, side: int) -> tuple[Tensor, Tensor]:
 
 def _class_files(path: Path, split: Split) -> Iterable[list[Path]]:
     named = [path / name for name in _SPLIT_FOLDERS[split] if (path / name).is_dir()]
-    names = _class_order(path, path / "train" if (path / "train").is_dir() else path)
+    names = class_folders(path)
     if named:
-        return [_images_of(named[0] / name) for name in names]
-    every = [_images_of(path / name) for name in names]
+        return [images_of(named[0] / name) for name in names]
+    every = [images_of(path / name) for name in names]
     return [[f for i, f in enumerate(files) if (i % HELD_OUT_EVERY == HELD_OUT_EVERY - 1) == (split == "test")]
             for files in every]
 
 
-def _images_of(folder: Path) -> list[Path]:
+def images_of(folder: Path) -> list[Path]:
+    """The image files of a folder, by name."""
     return sorted(f for f in folder.glob("*") if f.suffix.lower() in _SUFFIXES)
 
 
-def _class_order(path: Path, folders: Path) -> list[str]:
+def class_folders(path: Path) -> list[str]:
     """Class folders in the order of classes.json (entries by index) when there is one, else sorted by name."""
+    folders = path / "train" if (path / "train").is_dir() else path
     listing = path / "classes.json"
     if not listing.is_file():
         return sorted(f.name for f in folders.iterdir() if f.is_dir() and f.name not in ("test", "val"))
@@ -158,7 +161,8 @@ def _class_order(path: Path, folders: Path) -> list[str]:
         raise DataError(f"{listing} does not list the classes (folder, index): {error}") from error
 
 
-def _cropped(file: Path, side: int) -> np.ndarray:
+def cropped_pixels(file: Path, side: int) -> np.ndarray:
+    """Pixels uint8 [3, side, side] of an image, its shorter side resized by Lanczos, the longer one cropped."""
     try:
         with Image.open(file) as image:
             ratio = side / min(image.size)

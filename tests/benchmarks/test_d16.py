@@ -39,7 +39,7 @@ def test_images_that_do_not_fill_their_batches_are_refused(script: Script) -> No
 
 def test_the_spread_of_an_image_is_over_all_batches(script: Script) -> None:
     d16 = script("d16")
-    turns = [d16.Finished({"load_seconds": load, "batch_seconds": batches}, 0.0, peak)
+    turns = [d16.Finished({"load_seconds": load, "batches": [{"seconds": value} for value in batches]}, 0.0, peak)
              for load, batches, peak in ((1, [2, 4], 10), (3, [6, 20], 30))]
     assert d16.summary(turns, batch=2) == {
         "load_seconds": {"median": 2, "min": 1, "max": 3},

@@ -94,6 +94,17 @@ def test_export_in_json(call: Callable[..., Outcome], files: dict[str, Path]) ->
     assert len(figures["logits_max_abs"]) == 3 and max(figures["logits_max_abs"]) <= figures["threshold"]
 
 
+def test_export_in_8_bits(call: Callable[..., Outcome], files: dict[str, Path]) -> None:
+    out = files["out"] / "x.plan"
+    options = ("--precision", "int8", "--base-precision", "fp32", "--calibration-images", 5)
+    code, stdout, stderr = call(cli.main, *model_arguments(files), "--out", out, *options)
+    assert (code, stderr) == (0, "")
+    assert stdout.startswith(f"plan: {out} (int8)\nparity: logits within ")
+    assert "block layers in int8, the rest in fp32" in stdout and "calibrated on 5 images" in stdout
+    found = Plan.open(out).manifest.quantization
+    assert found is not None and (found.base_precision, found.images) == ("fp32", 5)
+
+
 def test_a_plain_var_exports_and_says_what_is_missing(
     call: Callable[..., Outcome], files: dict[str, Path], make_model: Callable[..., LoadedModel]
 ) -> None:
@@ -142,7 +153,10 @@ def assert_one_line(outcome: Outcome, message: str) -> None:
     ({"config": "broken.json"}, "broken.json is no model configuration"),
     ({"settings": "broken.json"}, "broken.json is no settings file"),
     ({"settings": "none.json"}, "none.json is no settings file"),
-    ({"precision": "fp61"}, "precision must be one of fp32, fp16, bf16, got 'fp61'"),
+    ({"precision": "fp61"}, "precision must be one of fp32, fp16, bf16, int8, fp8, got 'fp61'"),
+    ({"precision": "int8", "base-precision": "bf16"}, "base precision must be one of fp32, fp16, got 'bf16'"),
+    ({"base-precision": "fp16"}, "base precision fp16 is for int8 and fp8: leave it out with fp32"),
+    ({"precision": "fp8", "calibration-images": "0"}, "calibration-images"),
     ({"class-names": "none.txt"}, "none.txt cannot be read as class names"),
     ({"static-batch": "0"}, "static-batch"),
     ({"colour": "red"}, "--colour"),

@@ -11,8 +11,9 @@ import torch
 
 import hieramp.export.plan as plan_module
 import hieramp.export.step_graph as step_module
+from hieramp.export.bounds import logits_threshold, psnr_db
 from hieramp.export.errors import ParityError
-from hieramp.export.gate import attention_sharpness, logits_threshold, psnr_db
+from hieramp.export.gate import attention_sharpness
 from hieramp.export.model_source import LoadedModel
 from hieramp.export.weight_file import StoredTensor, write_weights
 from hieramp.runtime import Plan

@@ -223,7 +223,7 @@ def test_rules_that_are_off_keep_everything(tiny: LoadedModel, export: Export, t
 
 
 def test_unknown_precision() -> None:
-    with pytest.raises(ExportError, match="precision must be one of fp32, fp16, bf16, got 'fp61'"):
+    with pytest.raises(ExportError, match="precision must be one of fp32, fp16, bf16, int8, fp8, got 'fp61'"):
         ExportOptions("x", "fp61")
 
 

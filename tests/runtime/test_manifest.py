@@ -20,6 +20,9 @@ from hieramp.runtime.manifest import (
 )
 
 MakeManifest = Callable[..., Manifest]
+QUANTIZATION = {"base_precision": "fp32", "images": 32, "seed": 7, "layers": {"var.blocks.0.attn.proj": {
+    "eight_bits": True, "input_largest": 12.7, "input_scale": 0.1, "input_error": 0.02, "weight_error": 0.01,
+    "logits_error": 0.003}}}
 
 
 def var_d16() -> ModelShape:
@@ -106,7 +109,7 @@ def test_a_newer_schema_asks_for_an_upgrade() -> None:
     (setter("members", []), r"members must be an object, got \[\]"),
     (setter("sampling.temperature", 1), "sampling.temperature is not a known field"),
     (setter("schema_version", 0), "schema_version must be 1, got 0"),
-    (setter("precision", "fp61"), "precision must be one of fp32, fp16, bf16, got 'fp61'"),
+    (setter("precision", "fp61"), "precision must be one of fp32, fp16, bf16, int8, fp8, got 'fp61'"),
     (setter("cache_type", "int8"), "cache_type must be one of .*, got 'int8'"),
     (setter("name", "../up"), "name must be usable as a file name"),
     (setter("model.patch_sides", [1, 3, 2]), r"model.patch_sides must grow .*\[1, 3, 2\]"),
@@ -135,6 +138,47 @@ def test_a_newer_schema_asks_for_an_upgrade() -> None:
 ])
 def test_what_does_not_fit_is_named(make_manifest: MakeManifest, change: Callable[[dict[str, Any]], None],
                                     message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        parse_manifest(edited(make_manifest(), change))
+
+
+def in_8_bits(*changes: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    """An int8 plan over fp32, changed."""
+    def change(values: dict[str, Any]) -> None:
+        values |= {"precision": "int8", "cache_type": "float32", "quantization": json.loads(json.dumps(QUANTIZATION))}
+        for each in changes:
+            each(values)
+
+    return change
+
+
+def test_an_8_bit_plan_says_how_it_was_quantized(make_manifest: MakeManifest) -> None:
+    manifest = parse_manifest(edited(make_manifest(), in_8_bits()))
+    assert manifest.quantization is not None
+    assert manifest.quantization.layers["var.blocks.0.attn.proj"].input_scale == 0.1
+    assert parse_manifest(manifest_json(manifest)) == manifest
+
+
+def test_plans_without_the_newer_fields_load_and_write_none(make_manifest: MakeManifest) -> None:
+    """The shipped plan is older than the fields of 8-bit plans."""
+    parity = {"logits_max_abs": [0.1], "image_psnr_db": 60.0, "threshold": 0.5, "passed": True}
+    text = edited(make_manifest(), setter("parity", parity))
+    manifest = parse_manifest(text)
+    assert manifest.quantization is None and manifest.parity is not None and manifest.parity.kl == ()
+    assert json.loads(manifest_json(manifest)) == json.loads(text)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (in_8_bits(setter("precision", "fp16")), "quantization must be there in int8 and fp8 plans .*, got fp16"),
+    (in_8_bits(remover("quantization")), "quantization must be there in int8 and fp8 plans and no others, got int8"),
+    (in_8_bits(setter("quantization.base_precision", "bf16")), "base_precision must be fp32 or fp16, got 'bf16'"),
+    (in_8_bits(setter("cache_type", "float16")), "cache_type must be that of the base precision fp32, got 'float16'"),
+    (in_8_bits(setter("quantization.images", "32")), "quantization.images must be a whole number, got '32'"),
+    (in_8_bits(lambda values: values["quantization"]["layers"]["var.blocks.0.attn.proj"].update(input_scale=0)),
+     "quantization.layers.var.blocks.0.attn.proj.input_scale must be above 0, got 0"),
+])
+def test_quantization_that_does_not_fit_is_named(make_manifest: MakeManifest,
+                                                 change: Callable[[dict[str, Any]], None], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         parse_manifest(edited(make_manifest(), change))
 

@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hieramp.runtime import HierampError, OnnxRuntimeBackend, Plan, PlanError, draw_batch, resolve_settings
+from hieramp.runtime import (
+    HierampError,
+    OnnxRuntimeBackend,
+    Plan,
+    PlanError,
+    draw_batch,
+    onnxruntime_backend,
+    resolve_settings,
+)
 from hieramp.runtime.backend import StepInputs
 from hieramp.runtime.errors import ProviderError
 from hieramp.runtime.providers import find_provider
@@ -112,6 +120,19 @@ def test_free_and_forced_tokens_may_be_mixed(plan: Plan) -> None:
     tokens_BL = expected_tokens(uniforms(), top_k=6)
     tokens_BL[1, 5:14] = 7
     np.testing.assert_array_equal(np.concatenate(drawing.tokens, 1), tokens_BL)
+
+
+def test_images_decoded_in_parts_are_those_decoded_together(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    f_hat_BzPP = np.random.default_rng(3).random((5, 2, 4, 4), np.float32)
+    with OnnxRuntimeBackend.open(plan, threads=1) as backend:
+        together = backend.decode(f_hat_BzPP)
+        monkeypatch.setattr(onnxruntime_backend, "_PIXELS_AT_ONCE", 2 * 8 * 8)
+        np.testing.assert_array_equal(backend.decode(f_hat_BzPP), together)
+
+
+@pytest.mark.parametrize(("image_side", "images"), [(32, 64), (256, 1), (512, 1)])
+def test_as_many_images_are_decoded_at_once_as_one_large_one_has_pixels(image_side: int, images: int) -> None:
+    assert onnxruntime_backend.decoder_batch(image_side) == images
 
 
 def test_a_graph_that_does_not_load_is_named(make_plan: Callable[..., Path]) -> None:

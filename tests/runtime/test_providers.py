@@ -1,6 +1,7 @@
 """Execution providers, and how many threads the CPU one gets."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import ProviderError
 from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.providers import find_provider, select_provider
+from hieramp.runtime.providers import check_compute, find_provider, openvino_options, select_provider
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -55,6 +56,26 @@ def test_openvino_loads_once_and_again(plan: Plan) -> None:
         with OnnxRuntimeBackend.open(plan, provider="openvino", threads=1) as backend:
             image_B3SS = backend.decode(np.zeros((1, 2, 4, 4), np.float32))
         np.testing.assert_allclose(image_B3SS, np.full((1, 3, 8, 8), 0.5), atol=1e-6)
+
+
+@pytest.mark.parametrize(("provider", "compute", "features", "message"), [
+    ("openvino", "f16", {"amx_bf16"}, "compute must be one of f32, bf16, got 'f16'"),
+    ("cpu", "bf16", {"amx_bf16"}, "needs --provider openvino; 'cpu' computes as the plan says"),
+    ("openvino", "bf16", {"avx2"}, "needs a processor with AMX or AVX512-BF16"),
+])
+def test_arithmetic_that_is_not_there_is_refused(provider: str, compute: str, features: set[str], message: str) -> None:
+    with pytest.raises(ProviderError, match=message):
+        check_compute(provider, compute, features)
+
+
+def test_arithmetic_that_is_there_passes() -> None:
+    check_compute("openvino", "bf16", {"avx512_bf16"})
+    check_compute("cuda", "f32", set())
+
+
+def test_openvino_is_told_arithmetic_and_threads() -> None:
+    settings = json.loads(openvino_options(3, "bf16")["load_config"])["CPU"]
+    assert settings == {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": "3"}
 
 
 def write_siblings(topology: Path, siblings: list[str]) -> None:

@@ -23,8 +23,7 @@ if HAS_TRITON:
     with pytest.MonkeyPatch.context() as loading:
         if DEVICE == "cpu":
             loading.setenv("TRITON_INTERPRET", "1")
-        from hieramp.export.kernels import saliency_bias as saliency_module
-        from hieramp.export.kernels import sample_top_k_top_p as sampler_module
+        from hieramp.export.kernels import torch_launch
 
 Body = Callable[..., list[np.ndarray]]
 
@@ -55,7 +54,7 @@ def tensor(value: Any, dtype: torch.dtype) -> torch.Tensor:
 def run_saliency() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Runs the kernel: query, keys, beta, count → bias [R, l], saliency [R, l]."""
     def run(query: torch.Tensor, keys: torch.Tensor, beta: float, count: int) -> tuple[np.ndarray, np.ndarray]:
-        bias, saliency = saliency_module.saliency_bias(
+        bias, saliency = torch_launch.saliency_bias(
             query.to(DEVICE), keys.to(DEVICE), tensor(beta, torch.float32), tensor(count, torch.int64))
         assert bias.shape == (keys.shape[0], 1, 1, keys.shape[2])
         return bias.cpu().numpy()[:, 0, 0], saliency.cpu().numpy()
@@ -68,7 +67,7 @@ def run_sampler() -> Callable[..., np.ndarray]:
     """Runs the kernel: two logits, guidance, uniform, top_k, top_p → tokens [B, l]."""
     def run(conditional: torch.Tensor, unconditional: torch.Tensor, t: float, uniform: torch.Tensor, top_k: int,
             top_p: float) -> np.ndarray:
-        return sampler_module.sample_top_k_top_p(
+        return torch_launch.sample_top_k_top_p(
             conditional.to(DEVICE), unconditional.to(DEVICE), tensor(t, torch.float32), uniform.to(DEVICE),
             tensor(top_k, torch.int64), tensor(top_p, torch.float32)).cpu().numpy()
 

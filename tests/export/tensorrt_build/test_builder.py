@@ -92,3 +92,10 @@ def test_an_interrupt_ends_the_build(rtx: Library, mixed_plan: Plan, monkeypatch
     monkeypatch.setattr(Progress, "_show", lambda self, name: signal.raise_signal(signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         build_engine(rtx, job(mixed_plan, "scale_step"), OPTIONS)
+
+
+def test_a_body_is_not_taken_for_a_plugin(rtx: Library, mixed_plan: Plan) -> None:
+    """The profiles of an engine with plugins have no limits for top_k, which the sampler's body needs."""
+    profiles = graph_profiles(mixed_plan.manifest, "scale_step", Batches(4, 2), plugins=True)
+    with pytest.raises(BuildError, match="values of the input top_k, whose limits are unknown"):
+        build_engine(rtx, replace(job(mixed_plan, "scale_step"), profiles=profiles), OPTIONS)

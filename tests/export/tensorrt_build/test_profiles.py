@@ -76,3 +76,9 @@ def test_an_unknown_symbol_is_named(mixed_plan: Plan) -> None:
     object.__setattr__(manifest := replace(manifest), "graphs", manifest.graphs | {"decoder": graph})
     with pytest.raises(BuildError, match=r"decoder\.onnx has a dimension 'height'"):
         graph_profiles(manifest, "decoder", Batches())
+
+
+def test_with_plugins_no_value_decides_a_shape(mixed_plan: Plan) -> None:
+    bodies, plugins = (graph_profiles(mixed_plan.manifest, "scale_step", Batches(), use) for use in (False, True))
+    assert all(profile.values == {} for profile in plugins)
+    assert [profile.shapes for profile in plugins] == [profile.shapes for profile in bodies]

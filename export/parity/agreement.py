@@ -4,13 +4,13 @@ Sampling is discontinuous: one token that differs changes all that follow. So ag
 reference's tokens forced as every draw's history, and with both running free.
 """
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from hieramp.runtime import Manifest, OnnxRuntimeBackend, Plan, Settings, StepBackend, StepInputs, draw_batch
+from hieramp.export.parity.observation import Inputs, forced_steps
+from hieramp.runtime import Manifest, OnnxRuntimeBackend, Plan, Settings, StepBackend, draw_batch
 from hieramp.runtime.backend import CacheT, FloatArray, IntArray
 from hieramp.runtime.contract import WEIGHTS
 from hieramp_ref.checkpoint import load_var, load_vqvae
@@ -56,25 +56,11 @@ def draw_agreement(
 
 def draws_after(backend: StepBackend[CacheT], plan: Plan, settings: Settings, labels_B: IntArray,
                 uniforms_BL: FloatArray, history_BL: IntArray) -> IntArray:
-    """What the plan draws [B, L] at every scale, had the scales before it given the tokens of `history_BL`.
-
-    Each scale runs twice, to draw and then to take the tokens of the history; its rows of the cache are the same
-    both times, since they depend on the scales before it alone.
-    """
-    model, conditioning = plan.manifest.model, backend.condition(labels_B)
-    cache, token_map_RlC = backend.new_cache(len(labels_B)), conditioning.token_map_RlC
-    f_hat_BzPP = np.zeros((len(labels_B), model.z_channels, model.latent_side, model.latent_side), np.float32)
-    drawn = []
-    for scale, tokens in enumerate(model.scale_tokens):
-        part = slice(*model.token_range(scale))
-        history_Bl = np.ascontiguousarray(history_BL[:, part])
-        inputs = StepInputs(token_map_RlC, f_hat_BzPP, np.ascontiguousarray(uniforms_BL[:, part]),
-                            np.full_like(history_Bl, -1), settings.controls(scale, tokens))
-        sampled = backend.step(cache, scale, conditioning, inputs)
-        taken = backend.step(cache, scale, conditioning, replace(inputs, forced_Bl=history_Bl))
-        drawn.append(sampled.tokens_Bl)
-        token_map_RlC, f_hat_BzPP = taken.token_map_RlC, taken.f_hat_BzPP
-    return np.concatenate(drawn, axis=1)
+    """What the plan draws [B, L] at every scale, had the scales before it given the tokens of `history_BL`."""
+    history = tuple(history_BL[:, slice(*plan.manifest.model.token_range(scale))]
+                    for scale in range(plan.manifest.model.scale_count))
+    steps = forced_steps(backend, plan, settings, Inputs(labels_B, uniforms_BL), history)
+    return np.concatenate([drawn.tokens_Bl for drawn, _ in steps], axis=1)
 
 
 def runtime_settings(settings: ReferenceSettings, vocab_size: int) -> Settings:

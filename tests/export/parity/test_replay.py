@@ -10,7 +10,7 @@ import pytest
 
 from hieramp.export.errors import ExportError
 from hieramp.export.model_source import LoadedModel
-from hieramp.export.replay import largest_differences, read_trace, replay_plan, replay_reference, write_trace
+from hieramp.export.parity.replay import largest_differences, read_trace, replay_plan, replay_reference, write_trace
 from hieramp.runtime import OutputError, Plan
 
 RUNS = ["plain_var", "class_tokens_only", "amplified", "stagewise"]

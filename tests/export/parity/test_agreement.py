@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from hieramp.export.agreement import draw_agreement, draws_after, plan_reference, runtime_settings
+from hieramp.export.parity.agreement import draw_agreement, draws_after, plan_reference, runtime_settings
 from hieramp.export.plan import ExportOptions, export_plan
 from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, batch_inputs
 from hieramp.runtime.backend import FloatArray, IntArray

@@ -1,0 +1,83 @@
+"""Weights and plans of a benchmark's model, made in processes of their own and kept for the next run."""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from child import Finished, run_child
+
+from hieramp.export.model_source import SHIPPED, ModelSource
+from hieramp.runtime.errors import HierampError
+from hieramp.runtime.job import shipped_plan
+
+HERE = Path(__file__).parent
+EXPORT = "from hieramp.export.cli import main; main()"
+_PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model by preset or configuration, and the folder where its weights and plans lie."""
+
+    preset: str
+    config: Path | None
+    work: Path
+
+    @property
+    def name(self) -> str:
+        return self.config.stem if self.config else self.preset
+
+    @property
+    def source(self) -> ModelSource:
+        """The model to this process, without its weights."""
+        return ModelSource(config=self.config) if self.config else ModelSource(preset=self.preset)
+
+    @property
+    def ships(self) -> bool:
+        """Whether its weights come with the package; others are random."""
+        return not self.config and self.preset == SHIPPED
+
+    @property
+    def options(self) -> list[str | Path]:
+        """What names the model to the scripts."""
+        return ["--config", self.config] if self.config else ["--preset", self.preset]
+
+    @property
+    def reference_options(self) -> list[str | Path]:
+        """What names model and weights to `draw_reference.py`."""
+        return [*self.options, *([] if self.ships else ["--weights", self.work])]
+
+    def plan(self, kind: str) -> Path:
+        """Where a plan lies; a kind is a precision, or `plain` for fp32 without class tokens."""
+        return shipped_plan() if self.ships and kind == "fp32" else self.work / f"{self.name}-{kind}.plan"
+
+
+def write_weights(files: ModelFiles, seed: int) -> Finished:
+    """Random weights, `var.pth` and `vae.pth`."""
+    files.work.mkdir(parents=True, exist_ok=True)
+    return run_child([HERE / "d16_weights.py", *files.options, "--seed", str(seed), "--out", files.work])
+
+
+def export(files: ModelFiles, kind: str) -> Finished:
+    """A plan, by the export's own command with its parity gate."""
+    if kind not in (*_PRECISIONS, "plain"):
+        raise HierampError(f"a plan must be one of {', '.join(_PRECISIONS)} or plain, got {kind!r}")
+    weights = [] if files.ships else ["--var", files.work / "var.pth", "--vae", files.work / "vae.pth"]
+    precision, settings = kind, []
+    if kind == "plain":
+        precision, settings = "fp32", ["--settings", files.work / "plain.json"]
+        files.work.mkdir(parents=True, exist_ok=True)
+        (files.work / "plain.json").write_text(json.dumps({"strip_cls": True, "amplify": False, "cfg": 4.0,
+                                                           "top_k": 900, "top_p": 0.95}))
+    return run_child(["-c", EXPORT, *files.options, *weights, *settings, "--precision", precision,
+                      "--out", files.plan(kind), "--json"])
+
+
+def prepare(files: ModelFiles, kinds: Collection[str], seed: int) -> None:
+    """Make what is missing of the weights and of these plans."""
+    if not files.ships and not all((files.work / f"{name}.pth").exists() for name in ("var", "vae")):
+        write_weights(files, seed)
+    for kind in kinds:
+        if not files.plan(kind).exists():
+            export(files, kind)

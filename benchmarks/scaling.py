@@ -1,0 +1,152 @@
+"""How cost grows with the work: images, batch size, depth, and tokens of a scale; seconds, peak memory, slopes.
+
+A slope is the exponent of a power law fitted to the points: 1 grows with the work, 0 stays flat.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from card_text import table as markdown_table
+from child import Finished, run_child
+from model_files import HERE, ModelFiles, prepare
+from record import RESULTS, append_row, row
+from throughput import to_batches
+
+from hieramp.export.command import ExportCommand
+from hieramp.export.model_source import SHIPPED
+from hieramp.runtime.cores import usable_cores
+
+PathOption = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where to measure, with which provider, and how."""
+
+    provider: str
+    compute: str
+    threads: int
+    seed: int
+    repeats: int
+    work: Path
+
+
+@dataclass(frozen=True)
+class Point:
+    """Cost at one amount of work: seconds in all and peak memory, medians over the turns."""
+
+    work: float
+    seconds: float
+    peak_rss_bytes: float
+
+
+def draw(run: Run, files: ModelFiles, images: int, batch: int) -> Finished:
+    """Draw with the runtime in a process of its own, after a batch to warm up."""
+    return run_child([HERE / "draw_runtime.py", files.plan("fp32"), "--images", str(images), "--batch", str(batch),
+                      "--warm-up", "1", "--seed", str(run.seed), "--threads", str(run.threads), "--provider",
+                      run.provider, "--compute", run.compute, "--out", run.work / "drawn.npz"])
+
+
+def measure_point(run: Run, files: ModelFiles, work: float, images: int, batch: int) -> Point:
+    """Median cost over the turns."""
+    turns = [draw(run, files, images, batch) for _ in range(run.repeats)]
+    seconds = [sum(times["seconds"] for times in turn.answer["batches"]) for turn in turns]
+    return Point(work, float(np.median(seconds)), float(np.median([turn.peak_rss_bytes for turn in turns])))
+
+
+def over_scales(run: Run, files: ModelFiles, batch: int, sides: Sequence[int]) -> list[Point]:
+    """Seconds of each scale by its tokens; memory is that of the whole process."""
+    turns = [draw(run, files, batch, batch) for _ in range(run.repeats)]
+    points = []
+    for k, side in enumerate(sides):
+        seconds = [times["stages"][k + 1][1] for turn in turns for times in turn.answer["batches"]]
+        points.append(Point(side**2, float(np.median(seconds)), float(turns[0].peak_rss_bytes)))
+    return points
+
+
+def slope(points: Sequence[Point], value: str) -> float | None:
+    """Exponent of the power law through the points, None where there is one point only."""
+    if len(points) < 2:
+        return None
+    work, cost = (np.log([getattr(point, name) for point in points]) for name in ("work", value))
+    return float(np.polyfit(work, cost, 1)[0])
+
+
+def sentence(axis: str, points: Sequence[Point]) -> str:
+    """What the slopes say."""
+    time_slope, memory_slope = slope(points, "seconds"), slope(points, "peak_rss_bytes")
+    if time_slope is None or memory_slope is None:
+        return f"{axis}: one point, no slope."
+    first, last = points[0], points[-1]
+    return (f"{axis} {first.work:g} → {last.work:g}: time grows as work^{time_slope:.2f} ({first.seconds:.3g} → "
+            f"{last.seconds:.3g} s), peak memory as work^{memory_slope:.2f} ({first.peak_rss_bytes / 1e9:.2f} → "
+            f"{last.peak_rss_bytes / 1e9:.2f} GB).")
+
+
+def figures(run: Run, axis: str, model: str, points: Sequence[Point]) -> dict[str, Any]:
+    """One row's figures."""
+    return {"run": time.strftime("%Y-%m-%dT%H:%M:%S"), "axis": axis, "model": model, "provider": run.provider,
+            "compute": run.compute, "threads": run.threads, "repeats": run.repeats,
+            "points": [vars(point) for point in points], "seconds_slope": slope(points, "seconds"),
+            "memory_slope": slope(points, "peak_rss_bytes")}
+
+
+def table(axis: str, points: Sequence[Point]) -> str:
+    """A row a point."""
+    return markdown_table([axis, "seconds", "seconds / work", "peak memory, GB"], [
+        [f"{p.work:g}", f"{p.seconds:.3f}", f"{p.seconds / p.work:.4f}", f"{p.peak_rss_bytes / 1e9:.2f}"]
+        for p in points])
+
+
+@click.command("scaling", cls=ExportCommand, context_settings={"show_default": True})
+@click.option("--preset", default=SHIPPED, help="Model of the axes images, batch and scales.")
+@click.option("--config", type=PathOption, help="Model by configuration file (JSON), instead of --preset.")
+@click.option("--images", default="1,10,100,1000", callback=to_batches, help="Images, in batches of up to 20.")
+@click.option("--batches", default="1,2,4,8,16,32,64", callback=to_batches, help="Batch sizes, one batch each.")
+@click.option("--depths", default="", help="Presets of models of growing depth, such as var_d16,var_d20,var_d24.")
+@click.option("--scales-batch", type=click.IntRange(min=1), default=8, help="Batch size of the axis scales.")
+@click.option("--provider", default="cpu")
+@click.option("--compute", default="f32")
+@click.option("--threads", type=click.IntRange(min=1), help="[default: the cores]")
+@click.option("--seed", type=click.IntRange(min=0), default=0)
+@click.option("--repeats", type=click.IntRange(min=1), default=3)
+@click.option("--work", type=PathOption, default=Path("runs/throughput"), help="Folder for weights and plans; kept.")
+@click.option("--results", type=PathOption, default=RESULTS, show_default=False, help="Folder of the rows.")
+def main(preset: str, config: Path | None, images: tuple[int, ...], batches: tuple[int, ...], depths: str,
+         scales_batch: int, threads: int | None, results: Path, **options: Any) -> None:
+    """Measure every axis: a row each in scaling.jsonl, a table and a sentence each on the screen."""
+    run = Run(threads=threads or usable_cores(), **options)
+    files = ModelFiles(preset, config, run.work)
+    run.work.mkdir(parents=True, exist_ok=True)
+    prepare(files, ["fp32"], run.seed)
+    axes: dict[str, list[Point]] = {
+        "images": [measure_point(run, files, count, count, _divisor(count)) for count in images],
+        "batch": [measure_point(run, files, batch, batch, batch) for batch in batches],
+        "tokens of a scale": over_scales(run, files, scales_batch, files.source.spec.patch_sides),
+    }
+    if depths:
+        axes["depth"] = [_depth_point(run, name) for name in depths.split(",")]
+    for axis, points in axes.items():
+        append_row(results, row("scaling", figures(run, axis, files.name, points)))
+        click.echo(f"{table(axis, points)}\n\n{sentence(axis, points)}\n")
+
+
+def _divisor(count: int) -> int:
+    """The largest batch of up to 20 images that divides a count."""
+    return next(size for size in range(min(count, 20), 0, -1) if count % size == 0)
+
+
+def _depth_point(run: Run, preset: str) -> Point:
+    """One image of a model; weights of each depth have a folder of their own."""
+    files = ModelFiles(preset, None, run.work / preset)
+    prepare(files, ["fp32"], run.seed)
+    return measure_point(run, files, files.source.spec.var.depth, 1, 1)
+
+
+if __name__ == "__main__":
+    main()

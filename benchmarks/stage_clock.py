@@ -1,0 +1,54 @@
+"""When the stages of a batch begin: condition, each scale, decoder. A stage lasts until the next one begins.
+
+So what lies between two calls (sampling in the reference, NumPy in the runtime) counts towards the stage before it.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+Timer = Callable[[], float]
+
+
+class StageClock:
+    """Wraps the functions that begin a stage; `batch` measures what runs inside it."""
+
+    def __init__(self, timer: Timer = time.perf_counter, cpu_timer: Timer = time.process_time,
+                 settle: Callable[[], object] = lambda: None) -> None:
+        """`settle` waits for a device, so that a time is that of the work and not of its queueing."""
+        self._timer, self._cpu_timer, self._settle = timer, cpu_timer, settle
+        self._begun: list[tuple[str, float]] = []
+
+    def wrap(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, noting its begin as one of `stage`."""
+        def timed(*arguments: Any, **options: Any) -> Any:
+            self._settle()
+            self._begun.append((stage, self._timer()))
+            return function(*arguments, **options)
+        return timed
+
+    def batch(self, draw: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+        """What `draw` gives, with seconds, seconds of processor time of all threads, and seconds by stage in order."""
+        self._begun.clear()
+        self._settle()
+        begin, cpu_begin = self._timer(), self._cpu_timer()
+        drawn = draw()
+        self._settle()
+        end, cpu_end = self._timer(), self._cpu_timer()
+        ends = [moment for _, moment in self._begun[1:]] + [end]
+        stages = [[stage, until - since] for (stage, since), until in zip(self._begun, ends, strict=True)]
+        return drawn, {"seconds": end - begin, "cpu_seconds": cpu_end - cpu_begin, "stages": stages}
+
+
+class TimedBackend:
+    """A back end of the runtime whose calls begin stages."""
+
+    def __init__(self, backend: Any, clock: StageClock, model: Any) -> None:
+        from hieramp.runtime.steps import draw_by_steps  # whose loading is timed, so it must not be loaded before
+
+        self.draw = partial(draw_by_steps, self, model)
+        self.new_cache = backend.new_cache
+        self.condition = clock.wrap("condition", backend.condition)
+        self.step = clock.wrap("scale", backend.step)
+        self.decode = clock.wrap("decoder", backend.decode)

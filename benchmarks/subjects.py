@@ -1,0 +1,72 @@
+"""What `throughput.py` compares: the reference in its forms, and plans under providers and arithmetics."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from hieramp.runtime.processor import multiplies_bf16
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One way to draw: `plan` names a plan of the run ("" is the reference), `options` go to the script that draws.
+
+    `ceiling` is the precision of its matrix products, whose ceiling it is measured against.
+    """
+
+    name: str
+    plan: str
+    ceiling: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def is_reference(self) -> bool:
+        return not self.plan
+
+    @property
+    def is_traceable(self) -> bool:
+        """Whether its logits can be compared: a model without class tokens is another model."""
+        return self.plan != "plain"
+
+
+def _ours(name: str, plan: str, ceiling: str, provider: str, compute: str = "f32") -> Subject:
+    return Subject(name, plan, ceiling, ("--provider", provider, "--compute", compute))
+
+
+def _reference(name: str, ceiling: str, *options: str) -> Subject:
+    return Subject(name, "", ceiling, options)
+
+
+SUBJECTS = {subject.name: subject for subject in (
+    _reference("reference", "fp32"),
+    _reference("reference-bf16", "bf16", "--autocast", "bf16"),
+    _reference("reference-fp16", "fp16", "--autocast", "fp16"),
+    _reference("reference-compile", "fp32", "--compile"),
+    _reference("reference-compile-bf16", "bf16", "--compile", "--autocast", "bf16"),
+    _reference("reference-compile-fp16", "fp16", "--compile", "--autocast", "fp16"),
+    _ours("onnxruntime", "fp32", "fp32", "cpu"),
+    _ours("onnxruntime-plain", "plain", "fp32", "cpu"),
+    _ours("onnxruntime-int8", "int8", "int8", "cpu"),
+    _ours("openvino", "fp32", "fp32", "openvino"),
+    _ours("openvino-plain", "plain", "fp32", "openvino"),
+    _ours("openvino-bf16", "fp32", "bf16", "openvino", "bf16"),
+    _ours("openvino-bf16-plain", "plain", "bf16", "openvino", "bf16"),
+    _ours("openvino-bf16-plan", "bf16", "bf16", "openvino", "bf16"),
+    _ours("openvino-bf16-explicit", "bf16", "bf16", "openvino"),
+    _ours("openvino-int8", "int8", "int8", "openvino"),
+    _ours("cuda", "fp16", "fp16", "cuda"),
+    _ours("tensorrt", "fp16", "fp16", "tensorrt"),
+    _ours("nv_tensorrt_rtx", "fp16", "fp16", "nv_tensorrt_rtx"),
+)}
+
+
+def default_subjects(features: Collection[str], available: Collection[str], device: str, has_int8: bool) -> list[str]:
+    """Names of what makes sense on this machine: processor features, providers installed, cpu or cuda."""
+    if device == "cuda":
+        reduced = ["reference-fp16", "reference-compile-fp16", "reference-bf16"]
+        return ["reference", *reduced, *(name for name in ("cuda", "tensorrt", "nv_tensorrt_rtx") if name in available)]
+    bf16, openvino = multiplies_bf16(features), "openvino" in available
+    names = ["reference", *(["reference-bf16"] if bf16 else []), "reference-compile",
+             *(["reference-compile-bf16"] if bf16 else []), "onnxruntime"]
+    names += ["openvino"] if openvino else []
+    names += ["openvino-bf16", "openvino-bf16-plain"] if openvino and bf16 else ["onnxruntime-plain"]
+    return names + (["onnxruntime-int8"] if has_int8 else [])

@@ -1,0 +1,115 @@
+"""Table and plot of `throughput.py` from its recorded rows: the latest row of each model, subject and batch size."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from card_text import document
+from card_text import table as markdown_table
+from record import RESULTS, ROOT, show_spread
+
+from hieramp.runtime.images import write_text
+
+ROWS, PAGE = "throughput.jsonl", "throughput.md"
+BASELINE = "reference"
+_HEADER = ["batch", "subject", "images a second", f"× {BASELINE}", "an image, CPU s", "peak memory, GB", "of ceiling",
+           "logits off by", "equal draws", "equal selection", "image PSNR, dB"]
+
+
+def latest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of equal model, subject, batch, threads and device the last row, in the order of the first."""
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for figures in (record["figures"] for record in rows):
+        key = tuple(figures[name] for name in ("model", "subject", "batch", "threads", "device"))
+        found[key] = figures
+    return list(found.values())
+
+
+def baseline(figures: dict[str, Any], others: Sequence[dict[str, Any]]) -> float | None:
+    """Images a second of the float32 reference in the same run at the same batch size."""
+    return next((other["images_per_second"]["median"] for other in others if other["subject"] == BASELINE
+                 and all(other[name] == figures[name] for name in ("run", "model", "batch"))), None)
+
+
+def line(figures: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[str]:
+    """A row's cells."""
+    base, parity = baseline(figures, others), figures["parity"]
+    rate = figures["images_per_second"]
+    memory = {name: value / 1e9 for name, value in figures["peak_rss_bytes"].items()}
+    cells = [str(figures["batch"]), figures["subject"], show_spread(rate, 2 if rate["median"] < 10 else 1),
+             f"{rate['median'] / base:.2f}" if base else "",
+             show_spread(figures["image_cpu_seconds"], 2), show_spread(memory, 2), f"{figures['ceiling_share']:.0%}"]
+    if parity is None:
+        return [*cells, "", "", "", ""]
+    selection = parity["selection_equal"]
+    return [*cells, f"{max(parity['logits_max_abs']):.2g} ({parity['logits_relative']:.1e} relative)",
+            f"{parity['draws_equal']:.1%}", "" if selection is None else f"{selection:.2%}",
+            f"{parity['image_psnr_db']:.0f}"]
+
+
+def table(figures: Sequence[dict[str, Any]]) -> str:
+    """Rows of one model as Markdown."""
+    return markdown_table(_HEADER, [line(found, figures) for found in figures])
+
+
+def stage_table(figures: Sequence[dict[str, Any]]) -> str:
+    """Milliseconds an image by stage, with the share of the ceiling, a subject a column."""
+    stages = list(figures[0]["stage_seconds"])
+    rows = [[stage, *(f"{1e3 * found['stage_seconds'][stage]['median']:.1f} "
+                      f"({found['stage_ceiling_share'][stage]:.0%})" for found in figures)] for stage in stages]
+    return markdown_table(["ms an image", *(found["subject"] for found in figures)], rows)
+
+
+def page(figures: Sequence[dict[str, Any]]) -> str:
+    """All models, their tables and stages."""
+    sections = []
+    for model in dict.fromkeys(found["model"] for found in figures):
+        ours = [found for found in figures if found["model"] == model]
+        sections.append((model, table(ours)))
+        for batch in dict.fromkeys(found["batch"] for found in ours):
+            sections.append((f"{model}, batch {batch}, by stage",
+                             stage_table([found for found in ours if found["batch"] == batch])))
+    return document("Throughput", f"Written by `python benchmarks/throughput_report.py` from `{ROWS}`; how to read "
+                    "it: docs/speed.md.", [], sections)
+
+
+def plot(figures: Sequence[dict[str, Any]], path: Path) -> None:
+    """Images a second by batch size, a model a panel, a subject a line."""
+    from matplotlib.figure import Figure
+
+    models = list(dict.fromkeys(found["model"] for found in figures))
+    canvas = Figure(figsize=(5.5 * len(models), 4.2), layout="constrained")
+    for axes, model in zip(canvas.subplots(1, len(models), squeeze=False)[0], models, strict=True):
+        ours = [found for found in figures if found["model"] == model]
+        for subject in dict.fromkeys(found["subject"] for found in ours):
+            points = sorted((found["batch"], found["images_per_second"]) for found in ours
+                            if found["subject"] == subject)
+            middle = [rate["median"] for _, rate in points]
+            low, high = ([abs(rate[end] - rate["median"]) for _, rate in points] for end in ("min", "max"))
+            axes.errorbar([batch for batch, _ in points], middle, yerr=[low, high], marker="o", capsize=2,
+                          linestyle="--" if subject.startswith(BASELINE) else "-", label=subject)
+        axes.set(title=model, xlabel="batch", ylabel="images a second", xscale="log", yscale="log")
+        axes.legend(fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    canvas.savefig(path, dpi=110)
+
+
+def write_report(results: Path, images: Path | None = None) -> None:
+    """Write page and plot; the plot goes to docs/images only from the project's own rows."""
+    rows = [json.loads(text) for text in (results / ROWS).read_text(encoding="utf-8").splitlines()]
+    figures = latest(rows)
+    write_text(page(figures), results / PAGE)
+    plot(figures, (images or (ROOT / "docs" / "images" if results == RESULTS else results)) / "throughput.png")
+
+
+@click.command("throughput_report")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Folder of the rows.")
+def main(results: Path) -> None:
+    """Write table and plot again from the recorded rows."""
+    write_report(results)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""8-bit block layers: number formats, calibration on generated tokens, and which layers are left alone."""

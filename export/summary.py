@@ -1,0 +1,43 @@
+"""What `hieramp-export` says of the plan it wrote: parity, and how the 8-bit layers were calibrated."""
+
+from dataclasses import asdict
+from typing import Any
+
+from hieramp.runtime.manifest import Manifest, Parity
+from hieramp.runtime.quantization import Quantization
+
+
+def summary_figures(manifest: Manifest) -> dict[str, Any]:
+    """The figures as JSON values."""
+    figures = asdict(_parity(manifest))
+    return figures | ({"quantization": asdict(manifest.quantization)} if manifest.quantization else {})
+
+
+def summary_lines(manifest: Manifest) -> list[str]:
+    """The figures in words."""
+    parity = _parity(manifest)
+    lines = [f"parity: logits within {max(parity.logits_max_abs):.3g} of the reference (allowed "
+             f"{parity.threshold:.3g}), image PSNR {parity.image_psnr_db:.1f} dB"]
+    if manifest.quantization:
+        lines += _quantization_lines(manifest.precision, manifest.quantization)
+        lines.append(f"logits: error {max(parity.logits_rms):.3g} root mean square, the drawn distributions are "
+                     f"{max(parity.kl):.2g} nats away, at the worst scale")
+    return lines
+
+
+def _quantization_lines(precision: str, quantization: Quantization) -> list[str]:
+    layers = quantization.layers
+    kept = [name for name, layer in layers.items() if not layer.eight_bits]
+    worst = max(layers, key=lambda name: layers[name].logits_error)
+    widest = max(layers, key=lambda name: layers[name].input_largest)
+    return [
+        f"quantized: {len(layers) - len(kept)} of {len(layers)} block layers in {precision}, the rest in "
+        f"{quantization.base_precision}" + (f"; too sensitive: {', '.join(kept)}" if kept else ""),
+        f"calibrated on {quantization.images} images: inputs up to {layers[widest].input_largest:.3g} ({widest}); one "
+        f"layer alone moves the logits by up to {layers[worst].logits_error:.2%} ({worst})",
+    ]
+
+
+def _parity(manifest: Manifest) -> Parity:
+    assert manifest.parity is not None, "an export ends with the parity gate"
+    return manifest.parity

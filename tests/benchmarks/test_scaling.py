@@ -1,0 +1,39 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner
+
+from .conftest import SmallModel
+
+Script = Callable[[str], ModuleType]
+
+
+def test_a_slope_is_the_exponent(script: Script) -> None:
+    scaling = script("scaling")
+    points = [scaling.Point(work, 3 * work**1.5, 7e9) for work in (1, 10, 100)]
+    assert scaling.slope(points, "seconds") == pytest.approx(1.5)
+    assert scaling.slope(points, "peak_rss_bytes") == pytest.approx(0, abs=1e-9)
+    assert scaling.slope(points[:1], "seconds") is None
+    assert scaling.sentence("images", points) == (
+        "images 1 → 100: time grows as work^1.50 (3 → 3e+03 s), peak memory as work^0.00 (7.00 → 7.00 GB).")
+
+
+@pytest.mark.parametrize(("count", "batch"), [(1, 1), (10, 10), (1000, 20), (34, 17), (23, 1)])
+def test_images_are_drawn_in_the_largest_batches_that_divide_them(script: Script, count: int, batch: int) -> None:
+    assert script("scaling")._divisor(count) == batch
+
+
+@pytest.mark.slow
+def test_every_axis_is_recorded(script: Script, small_model: SmallModel, tmp_path: Path) -> None:
+    result = CliRunner().invoke(script("scaling").main, [
+        "--config", str(small_model.config), "--images", "1,4", "--batches", "1,2", "--scales-batch", "1",
+        "--repeats", "1", "--threads", "1", "--work", str(tmp_path / "work"), "--results", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line)["figures"] for line in (tmp_path / "scaling.jsonl").open()]
+    assert [row["axis"] for row in rows] == ["images", "batch", "tokens of a scale"]
+    assert [point["work"] for point in rows[2]["points"]] == [1, 4, 16]
+    assert all(point["seconds"] > 0 for row in rows for point in row["points"])
+    assert "images 1 → 4: time grows as" in result.output

@@ -1,0 +1,37 @@
+from collections.abc import Callable
+from itertools import count
+from types import ModuleType
+
+Script = Callable[[str], ModuleType]
+
+
+def test_a_stage_lasts_until_the_next_begins(script: Script) -> None:
+    """A clock that is read as 10, 11, 14, 20 and 29: the batch begins, three stages begin, the batch ends."""
+    readings, cpu = iter([10.0, 11.0, 14.0, 20.0, 29.0]), iter([1.0, 3.5])
+    clock = script("stage_clock").StageClock(lambda: next(readings), lambda: next(cpu))
+    first, second = clock.wrap("first", lambda x: x + 1), clock.wrap("second", lambda: None)
+
+    def draw() -> int:
+        found: int = first(first(40))
+        second()
+        return found
+
+    drawn, times = clock.batch(draw)
+    assert drawn == 42
+    assert times == {"seconds": 19.0, "cpu_seconds": 2.5, "stages": [["first", 3.0], ["first", 6.0], ["second", 9.0]]}
+
+
+def test_each_batch_has_its_own_stages(script: Script) -> None:
+    ticks = count()
+    clock = script("stage_clock").StageClock(lambda: float(next(ticks)), lambda: 0.0)
+    stage = clock.wrap("stage", lambda: None)
+    for _ in range(2):
+        _, times = clock.batch(stage)
+        assert times["stages"] == [["stage", 1.0]]
+
+
+def test_a_device_is_waited_for_before_every_reading(script: Script) -> None:
+    waits: list[None] = []
+    clock = script("stage_clock").StageClock(settle=lambda: waits.append(None))
+    clock.batch(clock.wrap("stage", lambda: None))
+    assert len(waits) == 3

@@ -1,0 +1,81 @@
+"""The throughput benchmark on a small configuration, its choice of subjects, and what the report says."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from .conftest import SmallModel
+
+Script = Callable[[str], ModuleType]
+
+
+@pytest.mark.slow
+def test_subjects_are_measured_in_turns(script: Script, small_model: SmallModel, tmp_path: Path) -> None:
+    result = CliRunner().invoke(script("throughput").main, [
+        "--config", str(small_model.config), "--subjects", "reference,reference-bf16,onnxruntime,onnxruntime-plain",
+        "--batches", "1,2", "--timed", "1", "--warm-up", "0", "--repeats", "1", "--threads", "1",
+        "--work", str(tmp_path / "work"), "--results", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line)["figures"] for line in (tmp_path / "throughput.jsonl").open()]
+    assert [(row["subject"], row["batch"]) for row in rows] == [
+        (name, batch) for batch in (1, 2)
+        for name in ("reference", "reference-bf16", "onnxruntime", "onnxruntime-plain")]
+    reference, half, ours, plain = rows[:4]
+    assert reference["parity"]["logits_max_abs"] == [0.0] * 3
+    assert max(ours["parity"]["logits_max_abs"]) < 1e-4
+    assert ours["parity"]["draws_equal"] >= 0.95 and ours["parity"]["selection_equal"] == 1
+    assert max(half["parity"]["logits_max_abs"]) > max(ours["parity"]["logits_max_abs"])
+    assert plain["parity"] is None
+    for row in rows:
+        assert list(row["stage_seconds"]) == ["condition", "scale_00", "scale_01", "scale_02", "decoder"]
+        stages = sum(stage["median"] for stage in row["stage_seconds"].values())
+        assert stages <= row["batch"] / row["images_per_second"]["median"]
+    assert "onnxruntime-plain" in (tmp_path / "throughput.md").read_text()
+    assert (tmp_path / "throughput.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--subjects", "reference,abacus"], "--subjects must be of reference, .*, got abacus"),
+    (["--batches", "1,0"], "must be whole numbers from 1 with commas between, got '1,0'"),
+])
+def test_what_cannot_be_measured_is_one_line(script: Script, options: list[str], message: str) -> None:
+    result = CliRunner().invoke(script("throughput").main, options)
+    assert result.exit_code == 2
+    assert re.search(message, result.output)
+
+
+@pytest.mark.parametrize(("features", "available", "device", "int8", "there", "absent"), [
+    ({"amx_bf16"}, ["cpu", "openvino"], "cpu", True, ["openvino-bf16", "reference-bf16", "onnxruntime-int8"], ["cuda"]),
+    ({"avx2"}, ["cpu", "openvino"], "cpu", False, ["openvino", "onnxruntime-plain"],
+     ["openvino-bf16", "reference-bf16", "onnxruntime-int8"]),
+    ({"amx_bf16"}, ["cpu"], "cpu", False, ["onnxruntime", "reference-bf16"], ["openvino", "openvino-bf16"]),
+    (set(), ["cpu", "cuda"], "cuda", False, ["reference-fp16", "cuda"], ["tensorrt", "onnxruntime"]),
+])
+def test_only_what_makes_sense_here_is_measured(script: Script, features: set[str], available: list[str], device: str,
+                                                int8: bool, there: list[str], absent: list[str]) -> None:
+    names = script("subjects").default_subjects(features, available, device, int8)
+    assert names[0] == "reference" and set(there) <= set(names) and not set(absent) & set(names)
+
+
+def record(subject: str, rate: float, run: str = "now", batch: int = 8) -> dict[str, Any]:
+    spread = {"median": rate, "min": rate, "max": rate}
+    return {"figures": {
+        "run": run, "model": "m", "subject": subject, "batch": batch, "threads": 2, "device": "cpu", "parity": None,
+        "images_per_second": spread, "image_cpu_seconds": spread, "peak_rss_bytes": spread, "ceiling_share": 0.25}}
+
+
+def test_the_report_takes_the_latest_rows_and_compares_within_a_run(script: Script) -> None:
+    report = script("throughput_report")
+    rows = [record("reference", 1.0, "before"), record("reference", 2.0), record("openvino", 9.0),
+            record("onnxruntime", 5.0, "before")]
+    figures = report.latest(rows)
+    assert [found["images_per_second"]["median"] for found in figures] == [2.0, 9.0, 5.0]
+    assert report.line(figures[1], figures)[3] == "4.50"
+    assert report.line(figures[2], figures)[3] == ""  # its own reference was measured again since
+    assert report.line(figures[1], figures)[6] == "25%"

@@ -1,0 +1,192 @@
+"""8-bit plans: what they store, that the runtime draws from them alone, and that the gate finds a wrong scale."""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from safetensors import safe_open
+
+import hieramp.export.plan as plan_module
+from hieramp.export.errors import ExportError, ParityError
+from hieramp.export.gate import replay_forced
+from hieramp.export.model_source import LoadedModel
+from hieramp.export.plan import ExportOptions
+from hieramp.export.quantization.block_layers import LAYERS, block_weights
+from hieramp.export.quantization.formats import FORMATS
+from hieramp.export.quantization.sensitivity import quantized_layers
+from hieramp.export.weight_file import StoredTensor, write_weights
+from hieramp.runtime import Plan
+from hieramp_ref.checkpoint import load_var
+from hieramp_ref.errors import CheckpointError
+from hieramp_ref.generate import generate
+
+EightBitPlan = Callable[[str, str], Plan]
+KINDS = [(precision, base) for precision in ("int8", "fp8") for base in ("fp32", "fp16")]
+every_kind = pytest.mark.parametrize(("precision", "base"), KINDS)
+
+
+def quantized(plan: Plan) -> list[str]:
+    assert plan.manifest.quantization is not None
+    return [name for name, layer in plan.manifest.quantization.layers.items() if layer.eight_bits]
+
+
+@every_kind
+def test_weights_and_scales_by_formula(tiny: LoadedModel, eight_bit_plan: EightBitPlan, precision: str,
+                                       base: str) -> None:
+    plan = eight_bit_plan(precision, base)
+    largest, dtype = (127, torch.int8) if precision == "int8" else (448, torch.float8_e4m3fn)
+    scale_type = torch.float32 if base == "fp32" else torch.float16
+    assert plan.manifest.quantization is not None and len(quantized(plan)) >= 9
+    with safe_open(plan.path("weights.safetensors"), "pt") as stored:
+        for name in quantized(plan):
+            layer = plan.manifest.quantization.layers[name]
+            weight = tiny.var.get_parameter(f"{name.removeprefix('var.')}.weight").detach()
+            narrow, scale = stored.get_tensor(f"{name}.weight"), stored.get_tensor(f"{name}.weight_scale")
+            assert (narrow.dtype, scale.dtype, narrow.shape) == (dtype, scale_type, weight.shape)
+            torch.testing.assert_close(scale.float(), (weight.abs().amax(1) / largest).to(scale_type).float())
+            half_step = 0.5 if precision == "int8" else 2.0**-4 * (weight / scale[:, None]).abs().clamp_min(2.0**-6)
+            assert bool(((narrow.float() - weight / scale[:, None]).abs() <= half_step * 1.001).all())
+            assert float(stored.get_tensor(f"{name}.input_scale")) == layer.input_scale
+            assert layer.input_scale == pytest.approx(layer.input_largest / largest, rel=1e-3)
+
+
+@every_kind
+def test_the_rest_is_that_of_a_plan_in_the_base_precision(
+    eight_bit_plan: EightBitPlan, tiny: LoadedModel, export: Callable[..., Plan], tmp_path: Path, precision: str,
+    base: str,
+) -> None:
+    plan, wide = eight_bit_plan(precision, base), export(tiny, tmp_path / "wide.plan", precision=base)
+    assert plan.manifest.precision == precision and plan.manifest.cache_type == wide.manifest.cache_type
+    for graph in ("condition", "decoder"):
+        same = [onnx.load(p.path(f"{graph}.onnx"), load_external_data=False) for p in (plan, wide)]
+        assert [node.op_type for node in same[0].graph.node] == [node.op_type for node in same[1].graph.node]
+    weights = [p.path("weights.safetensors") for p in (plan, wide)]
+    assert weights[0].stat().st_size < weights[1].stat().st_size
+    with safe_open(weights[0], "pt") as narrow, safe_open(weights[1], "pt") as stored:
+        for key in stored.keys():  # noqa: SIM118 - not a dictionary
+            if key.removesuffix(".weight") not in quantized(plan):
+                assert torch.equal(narrow.get_tensor(key), stored.get_tensor(key)), key
+
+
+@every_kind
+def test_quantization_in_the_graph(eight_bit_plan: EightBitPlan, precision: str, base: str) -> None:
+    """One Q and two DQ a layer, no weight inside the graph, and a graph that the checker passes."""
+    plan = eight_bit_plan(precision, base)
+    path = plan.path("scale_step.onnx")
+    onnx.checker.check_model(str(path), full_check=True)
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    kinds = Counter(node.op_type for node in nodes)
+    assert (kinds["QuantizeLinear"], kinds["DequantizeLinear"]) == (len(quantized(plan)), 2 * len(quantized(plan)))
+    sources = {node.output[0]: node for node in nodes}
+    products = [node for node in nodes if node.op_type == "Gemm" and node.input[1] in sources
+                and sources[node.input[1]].op_type == "DequantizeLinear"]
+    assert {sources[node.input[1]].input[0].removesuffix(".weight") for node in products} == set(quantized(plan))
+    for node in products:
+        assert sources[sources[node.input[0]].input[0]].op_type == "QuantizeLinear"
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_the_plan_computes_what_the_reference_does_with_rounded_operands(
+    tiny: LoadedModel, eight_bit_plan: EightBitPlan, precision: str
+) -> None:
+    """At the first scale, where nothing has been drawn yet; far nearer than to the reference with all its bits."""
+    plan = eight_bit_plan(precision, "fp32")
+    assert plan.manifest.quantization is not None
+    layers, kind = plan.manifest.quantization.layers, FORMATS[precision]
+    weights = {name: weight for name, weight in block_weights(tiny.var).items() if layers[name].eight_bits}
+    scales = {name: torch.tensor(layers[name].input_scale) for name in weights}
+    labels, uniforms = torch.arange(4), torch.rand(4, 14, generator=torch.Generator().manual_seed(0))
+    wanted = generate(tiny.var, tiny.vqvae, labels, uniforms, tiny.settings)
+    with quantized_layers(weights, scales, kind, "fp32"):
+        rounded = generate(tiny.var, tiny.vqvae, labels, uniforms, tiny.settings, wanted.tokens)
+    found = replay_forced(plan, labels.numpy(), torch.cat(wanted.tokens, dim=1).numpy()).logits[0]
+    to_rounded, to_wanted = (np.abs(found - x.logits[0].numpy()).mean() for x in (rounded, wanted))
+    assert to_rounded < to_wanted / 4
+
+
+def test_onnx_runtime_fuses_the_int8_products(eight_bit_plan: EightBitPlan, tmp_path: Path) -> None:
+    """All of them become its own int8 kernel; not one is computed in float32 behind a DequantizeLinear."""
+    plan = eight_bit_plan("int8", "fp32")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimised.onnx"), 3
+    onnxruntime.InferenceSession(str(plan.path("scale_step.onnx")), options, ["CPUExecutionProvider"])
+    nodes = onnx.load(tmp_path / "optimised.onnx", load_external_data=False).graph.node
+    kinds = Counter(node.op_type for node in nodes)
+    assert (kinds["QGemm"], kinds["DequantizeLinear"]) == (len(quantized(plan)), 0)
+
+
+@every_kind
+def test_the_runtime_draws_from_it_without_torch(eight_bit_plan: EightBitPlan, tmp_path: Path, precision: str,
+                                                 base: str) -> None:
+    script = f"""
+import sys
+sys.modules["torch"] = sys.modules["onnx"] = None
+from hieramp.runtime.cli import main
+main(["--engine", {str(eight_bit_plan(precision, base).folder)!r}, "--classes", "0-1", "--ipc", "2",
+      "--out", {str(tmp_path / "set")!r}])
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert len(list((tmp_path / "set").rglob("0*.png"))) == 4
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_a_wrong_weight_scale_is_found(
+    tiny: LoadedModel, export: Callable[..., Plan], eight_bit_plan: EightBitPlan, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, precision: str, layer: str, factor: float,
+) -> None:
+    name = f"var.blocks.2.{layer}"
+    assert name in quantized(eight_bit_plan(precision, "fp32"))
+    measured = eight_bit_plan(precision, "fp32").manifest.quantization
+    monkeypatch.setattr(plan_module, "plan_quantization", lambda *_: measured)  # once is enough
+    for part, message in (("weight_scale", "steps off the reference"), ("input_scale", "calibrated was")):
+        with pytest.raises(ParityError, match=f"{name} .*{message}"):
+            export_damaged(monkeypatch, f"{name}.{part}", factor, lambda: export(
+                tiny, tmp_path / "x.plan", precision=precision, base_precision="fp32", calibration_images=10))
+    assert not list(tmp_path.iterdir())
+
+
+def export_damaged(monkeypatch: pytest.MonkeyPatch, key: str, factor: float, run: Callable[[], object]) -> None:
+    def write_other(path: Path, tensors: dict[str, torch.Tensor], precision: str) -> dict[str, StoredTensor]:
+        return write_weights(path, tensors | {key: tensors[key] * factor}, precision)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plan_module, "write_weights", write_other)
+        run()
+
+
+def test_two_exports_are_the_same_bytes(tiny: LoadedModel, export: Callable[..., Plan], eight_bit_plan: EightBitPlan,
+                                        tmp_path: Path) -> None:
+    again = export(tiny, tmp_path / "again.plan", precision="int8", base_precision="fp32", calibration_images=10,
+                   trace_outputs=True)
+    assert again.digest == eight_bit_plan("int8", "fp32").digest
+
+
+def test_an_8_bit_plan_is_no_checkpoint(tiny: LoadedModel, eight_bit_plan: EightBitPlan) -> None:
+    with pytest.raises(CheckpointError, match="does not fit the model"):
+        load_var(eight_bit_plan("int8", "fp32").path("weights.safetensors"), tiny.var.spec)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"precision": "int8", "base_precision": "bf16"}, "base precision must be one of fp32, fp16, got 'bf16'"),
+    ({"precision": "fp16", "base_precision": "fp32"}, "base precision fp32 is for int8 and fp8: leave it out"),
+    ({"precision": "fp8", "keep_training_weights": True}, "fp8 weights cannot be trained on: leave out --keep"),
+    ({"precision": "int8", "calibration_images": 0}, "calibration images must be at least 1, got 0"),
+    ({"precision": "int4"}, "precision must be one of fp32, fp16, bf16, int8, fp8, got 'int4'"),
+])
+def test_options_that_do_not_fit(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        ExportOptions("x", **options)  # type: ignore[arg-type]
+
+
+def test_fp16_is_the_default_base() -> None:
+    assert ExportOptions("x", "int8").compute_precision == "fp16"
+    assert ExportOptions("x", "bf16").compute_precision == "bf16"
