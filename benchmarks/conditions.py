@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hieramp.export.parity.agreement import plan_reference
-from hieramp.runtime import OnnxRuntimeBackend, Overrides, PictureKey, Plan, generate, resolve_settings
+from hieramp.runtime import OnnxRuntimeBackend, Overrides, PictureKey, Plan, draw_pictures, resolve_settings
 from hieramp.runtime.catalogue import load_catalogue
 from hieramp.runtime.images import to_uint8
 from hieramp.runtime.uniforms import token_uniforms
@@ -77,15 +77,25 @@ class Reference:
 
 def draw(condition: Condition, plan: Plan, spec: ModelSpec, ipc: int, seed: int, threads: int | None) -> Tensor:
     """The first `ipc` images of every class of a seed, class by class, uint8 [N, 3, S, S]."""
-    keys = [PictureKey(label, index) for label in range(plan.manifest.model.num_classes) for index in range(ipc)]
     if condition.by == "reference":
         var, vqvae, theirs = plan_reference(plan, spec)
         reference = Reference(var, vqvae, replace(theirs, class_tokens=condition.class_tokens))
-        return torch.cat(list(_by_reference(reference, keys, seed)))
-    settings = resolve_settings(plan.manifest, Overrides(amplify=condition.amplify))
+        return torch.cat(list(_by_reference(reference, keys_of(plan, ipc), seed)))
+    return draw_with(Overrides(amplify=condition.amplify), plan, ipc, seed, threads)
+
+
+def draw_with(overrides: Overrides, plan: Plan, ipc: int, seed: int, threads: int | None) -> Tensor:
+    """The same by the runtime, under any settings."""
+    keys = keys_of(plan, ipc)
+    settings = resolve_settings(plan.manifest, overrides)
     with OnnxRuntimeBackend.open(plan, threads=threads) as backend:
-        pictures = generate(backend, plan, settings, keys, seed=seed, batch_size=BATCH_SIZE)
+        pictures = draw_pictures(backend, plan, settings, keys, seed=seed, batch_size=BATCH_SIZE)
         return torch.stack([_channels_first(picture.image_3SS) for picture in pictures])
+
+
+def keys_of(plan: Plan, ipc: int) -> list[PictureKey]:
+    """Class by class, the first pictures of each."""
+    return [PictureKey(label, index) for label in range(plan.manifest.model.num_classes) for index in range(ipc)]
 
 
 def labelled(images: Tensor, plan: Plan) -> LabelledImages:

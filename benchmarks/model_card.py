@@ -16,8 +16,8 @@ from hieramp.export.model_source import ModelSource
 from hieramp.export.parity.agreement import plan_reference
 from hieramp.runtime import OnnxRuntimeBackend, Plan
 from hieramp.runtime.catalogue import load_catalogue
+from hieramp.runtime.durable import write_text
 from hieramp.runtime.errors import SettingsError
-from hieramp.runtime.images import write_text
 from hieramp.runtime.job import shipped_plan
 from hieramp_ref.students.classifier import ClassifierSettings
 from hieramp_ref.students.resnet import Resnet, ResnetSpec

@@ -9,9 +9,9 @@ import torch
 from record import spread
 from torch import Tensor
 
-from hieramp.runtime import Backend, Overrides, PictureKey, Plan, Settings, generate, resolve_settings
+from hieramp.runtime import Backend, Overrides, PictureKey, Plan, Settings, draw_pictures, resolve_settings
 from hieramp.runtime.backend import CacheT
-from hieramp.runtime.generate import batches
+from hieramp.runtime.drawing import batches
 from hieramp.runtime.images import to_uint8
 from hieramp.runtime.manifest import Manifest
 from hieramp_ref.students.classifier import predict
@@ -70,7 +70,7 @@ def draw_timed(backend: Backend[CacheT], plan: Plan, settings: Settings, keys: S
     pictures, rates = [], []
     for batch in (keys[:batch_size], *batches(keys, batch_size)):
         began = time.perf_counter()
-        drawn = list(generate(backend, plan, settings, batch, seed=seed, batch_size=batch_size))
+        drawn = list(draw_pictures(backend, plan, settings, batch, seed=seed, batch_size=batch_size))
         rates.append(batch_size / (time.perf_counter() - began))  # a short last batch is filled up
         pictures.append([to_uint8(picture.image_3SS).transpose(2, 0, 1) for picture in drawn])
     return torch.from_numpy(np.stack([picture for batch in pictures[1:] for picture in batch])), rates[1:]

@@ -15,7 +15,7 @@ from student_tasks import BENCHMARK, SHORT, Job, condition_names, measure, measu
 from hieramp.export.command import ExportCommand
 from hieramp.export.model_source import ModelSource
 from hieramp.runtime import Plan
-from hieramp.runtime.images import write_text
+from hieramp.runtime.durable import write_text
 from hieramp.runtime.job import shipped_plan
 from hieramp_ref.students.protocol import HARD
 from hieramp_ref.students.settings import StudentSettings

@@ -21,7 +21,7 @@ from hieramp.export.quantization.stored_weights import check_stored_weights
 from hieramp.export.selection import comparable_rows
 from hieramp.runtime import Drawing, OnnxRuntimeBackend, Plan, draw_batch, resolve_settings
 from hieramp.runtime.contract import WEIGHTS
-from hieramp.runtime.generate import PictureKey, batch_inputs
+from hieramp.runtime.drawing import PictureKey, batch_inputs
 from hieramp.runtime.manifest import Parity
 from hieramp_ref.generate import Trace, generate
 from hieramp_ref.sampling import guidance_strength, guided_logits

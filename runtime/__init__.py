@@ -5,23 +5,30 @@ of an image in pixels, N = P² the positions of the latent and m the tokens of t
 """
 
 from hieramp.runtime.backend import Backend, Conditioning, Drawing, Request, StepBackend, StepInputs, StepOutputs
+from hieramp.runtime.batches import Shard
+from hieramp.runtime.drawing import Picture, PictureKey, batch_inputs, draw_batch, draw_pictures
 from hieramp.runtime.errors import (
     ClassSpecError,
     HierampError,
+    NotFiniteError,
     OutputError,
     PlanError,
     ProviderError,
+    RunError,
     SettingsError,
+    StoppedError,
 )
-from hieramp.runtime.generate import Picture, PictureKey, batch_inputs, draw_batch, generate
+from hieramp.runtime.generator import GeneratedDataset, generate
 from hieramp.runtime.manifest import Manifest, manifest_json, parse_manifest
 from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from hieramp.runtime.plan import Plan, describe_member
+from hieramp.runtime.record import Record
 from hieramp.runtime.schedule import Overrides, Settings, resolve_settings
 
 __all__ = [
-    "Backend", "ClassSpecError", "Conditioning", "Drawing", "HierampError", "Manifest", "OnnxRuntimeBackend",
-    "OutputError", "Overrides", "Picture", "PictureKey", "Plan", "PlanError", "ProviderError", "Request", "Settings",
-    "SettingsError", "StepBackend", "StepInputs", "StepOutputs", "batch_inputs", "describe_member", "draw_batch",
+    "Backend", "ClassSpecError", "Conditioning", "Drawing", "GeneratedDataset", "HierampError", "Manifest",
+    "NotFiniteError", "OnnxRuntimeBackend", "OutputError", "Overrides", "Picture", "PictureKey", "Plan", "PlanError",
+    "ProviderError", "Record", "Request", "RunError", "Settings", "SettingsError", "Shard", "StepBackend",
+    "StepInputs", "StepOutputs", "StoppedError", "batch_inputs", "describe_member", "draw_batch", "draw_pictures",
     "generate", "manifest_json", "parse_manifest", "resolve_settings",
 ]

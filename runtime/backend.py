@@ -11,6 +11,7 @@ from hieramp.runtime.schedule import ScaleControls
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 CacheT = TypeVar("CacheT")
 
 
@@ -58,11 +59,15 @@ class Request:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A batch: tokens of every scale, latent, images and, when traced, logits and saliency of every scale."""
+    """A batch: tokens of every scale, latent, images and, when traced, logits and saliency of every scale.
+
+    `finite` says after every scale which latents are finite.
+    """
 
     tokens: tuple[IntArray, ...]
     f_hat_BzPP: FloatArray
     image_B3SS: FloatArray
+    finite: tuple[BoolArray, ...] = ()
     logits: tuple[FloatArray, ...] = ()
     saliency: tuple[FloatArray, ...] = ()
 

@@ -119,6 +119,6 @@ def _engine_obstacle(engines: EngineSet, here: Surroundings, needs: Needs) -> st
 def _provider_obstacle(provider: str, here: Surroundings) -> str | None:
     if "onnxruntime" in here.missing:
         return here.missing["onnxruntime"]
-    if provider not in here.providers:
-        return "this ONNX Runtime has no such provider"
-    return _NO_GPU if provider == "cuda" and here.device is None else None
+    if provider == "cuda" and here.device is None:
+        return _NO_GPU
+    return None if provider in here.providers else "this ONNX Runtime has no such provider"

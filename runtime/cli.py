@@ -1,26 +1,33 @@
 """The command hieramp-run: options to a job, a job to a report."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 from typing import Any
 
 import click
 
 from hieramp.runtime.backend_choice import BACKENDS
+from hieramp.runtime.batches import Shard
 from hieramp.runtime.class_spec import SPEC_HELP
 from hieramp.runtime.command import OneLineCommand
-from hieramp.runtime.generate import Picture
+from hieramp.runtime.console import Bar, batch_line
+from hieramp.runtime.errors import SettingsError
 from hieramp.runtime.job import Job, Report, run_job
+from hieramp.runtime.metrics import MetricsFile
 from hieramp.runtime.processor import COMPUTE_TYPES
+from hieramp.runtime.progress import Observer, Progress
 from hieramp.runtime.providers import PROVIDERS
 from hieramp.runtime.schedule import Overrides
+from hieramp.runtime.signals import stop_on_signals
 from hieramp.runtime.uniforms import SEED_LIMIT
+from hieramp.runtime.writers.layouts import DEFAULT_SHARD_SIZE, LAYOUTS
 
 FOLDER = click.Path(path_type=Path)
 _FIVE_DIGITS = 100_000
+_ABOUT_SHARDS = "once all shards are in one folder, the same command without --shard adds contact sheet and card"
 _STAGES = "one value, three (coarse, middle, fine scales) or one a scale; default: the plan's"
 
 
@@ -30,6 +37,13 @@ def _to_values(context: click.Context, parameter: click.Parameter, text: str | N
         return None if text is None else tuple(float(word) for word in text.split(","))
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a number, or several with commas between") from None
+
+
+def _to_shard(context: click.Context, parameter: click.Parameter, text: str) -> Shard:
+    try:
+        return Shard.parse(text)
+    except SettingsError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command("hieramp-run", cls=OneLineCommand, context_settings={"max_content_width": 120})
@@ -59,38 +73,52 @@ def _to_values(context: click.Context, parameter: click.Parameter, text: str | N
 @click.option("--no-amplify", is_flag=True, help="No amplification: beta 0 at every scale; class tokens stay.")
 @click.option("--save-size", type=click.IntRange(1, 8192), metavar="PIXELS",
               help="Side of the saved pictures, resized with Lanczos.  [default: the model's]")
+@click.option("--format", "layout", type=click.Choice(list(LAYOUTS)), default="folder", show_default=True,
+              help="Image folder, WebDataset tar shards, Parquet of Hugging Face datasets, or RDED's folders.")
+@click.option("--shard-size", type=click.IntRange(1), metavar="PICTURES",
+              help="Pictures a tar or Parquet file, rounded up to whole batches.  "
+                   f"[default: {DEFAULT_SHARD_SIZE}]")
+@click.option("--shard", metavar="I/N", callback=_to_shard, default="0/1",
+              help="Draw the i-th of n parts, i from 0; the same command without it completes the parts.")
 @click.option("--overwrite", is_flag=True, help="Replace another dataset of this tool in the output folder.")
-@click.option("--json", "as_json", is_flag=True, help="Print one line of JSON on stdout instead of words.")
+@click.option("--json", "as_json", is_flag=True,
+              help="Print a line of JSON a batch on stdout, and a last one that reports.")
+@click.option("--metrics", type=FOLDER, metavar="FILE", help="Keep a text file of Prometheus metrics up to date.")
 def main(cfg: tuple[float, ...] | None, top_k: int | None, top_p: float | None, beta: tuple[float, ...] | None,
-         rho: tuple[float, ...] | None, no_amplify: bool, as_json: bool, **options: Any) -> None:
+         rho: tuple[float, ...] | None, no_amplify: bool, as_json: bool, metrics: Path | None,
+         **options: Any) -> None:
     """Generate a class-conditional image dataset from a plan.
 
-    Writes DIR/<class>/<index>.png with classes.json, dataset.json and contact_sheet.png.
+    Writes DIR/<class>/<index>.png, or another --format, with classes.json, dataset.json, README.md and
+    contact_sheet.png. A run that was interrupted is continued by the same command. Exit codes: 0 done, 1 failed on the
+    way, 2 refused, 130 and 143 stopped by SIGINT and SIGTERM.
     """
     overrides = Overrides(cfg, beta, rho, top_k, top_p, amplify=not no_amplify)
-    report = run_job(Job(overrides=overrides, **options), _silent if as_json else _with_bar,
-                     partial(click.echo, err=True))
+    bar = Bar()
+    observers: list[Observer] = [_print_batch if as_json else bar, *([MetricsFile(metrics)] if metrics else [])]
+    try:
+        with stop_on_signals(SIGINT, SIGTERM) as stop:
+            report = run_job(Job(overrides=overrides, **options), observers, stop, partial(click.echo, err=True))
+    finally:
+        bar.close()
     click.echo(_in_json(report) if as_json else _in_words(report))
 
 
-def _with_bar(pictures: Iterable[Picture], total: int) -> Iterable[Picture]:
-    from tqdm import tqdm
-
-    bar: Iterable[Picture] = tqdm(pictures, total=total, unit="img", disable=None)
-    return bar
-
-
-def _silent(pictures: Iterable[Picture], total: int) -> Iterable[Picture]:
-    return pictures
+def _print_batch(progress: Progress) -> None:
+    if progress.batch is not None and not progress.complete:
+        print(batch_line(progress), flush=True)
 
 
 def _in_words(report: Report) -> str:
-    return (
-        f"{report.pictures} pictures of {report.classes} classes in {report.out} "
-        f"({report.seconds:.1f} s, {report.images_per_second:.1f} images/s)\ncontact sheet: {report.contact_sheet}"
-    )
+    of = f"{report.pictures} pictures of {report.classes} classes in {report.out}"
+    if not report.drawn:
+        return f"{of}: complete already, nothing to do"
+    speed = f"({report.drawn} drawn in {report.seconds:.1f} s, {report.images_per_second:.1f} images/s)"
+    last = f"contact sheet: {report.contact_sheet}" if report.contact_sheet else _ABOUT_SHARDS
+    return f"{of} {speed}\n{last}"
 
 
 def _in_json(report: Report) -> str:
-    paths = {"out": str(report.out), "contact_sheet": str(report.contact_sheet)}
-    return json.dumps({**asdict(report), **paths, "images_per_second": round(report.images_per_second, 3)})
+    sheet = str(report.contact_sheet) if report.contact_sheet else None
+    values = {**asdict(report), "out": str(report.out), "contact_sheet": sheet}
+    return json.dumps({"event": "report", **values, "images_per_second": round(report.images_per_second, 3)})

@@ -1,4 +1,4 @@
-"""A click command that reports every error a user can cause on one line of stderr and exits with code 2."""
+"""A click command that reports every error a user can cause on one line of stderr and exits with a code of its own."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -7,13 +7,16 @@ from typing import Any
 
 import click
 
-from hieramp.runtime.errors import HierampError
+from hieramp.runtime.errors import HierampError, StoppedError
 
 _MISUSE, _INTERRUPTED = 2, 130
 
 
 class OneLineCommand(click.Command):
-    """Errors of ours, of the options and of the system become one line, without usage or traceback."""
+    """Errors of ours, of the options and of the system become one line, without usage or traceback.
+
+    Exit codes: 0 done, 1 failed on the way, 2 refused, 130 and 143 stopped by SIGINT and SIGTERM.
+    """
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, complete_var: str | None = None,
              standalone_mode: bool = True, **extra: Any) -> Any:
@@ -26,12 +29,15 @@ class OneLineCommand(click.Command):
             self._fail(error.format_message())
         except OSError as error:
             self._fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
+        except StoppedError as error:
+            click.echo(f"{self.name}: {error}", err=True)
+            sys.exit(error.exit_code)
         except HierampError as error:
-            self._fail(str(error))
+            self._fail(str(error), error.exit_code)
         except click.Abort:
             click.echo(f"{self.name}: interrupted", err=True)
             sys.exit(_INTERRUPTED)
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, exit_code: int = _MISUSE) -> None:
         click.echo(f"{self.name}: error: {' '.join(message.split())}", err=True)
-        sys.exit(_MISUSE)
+        sys.exit(exit_code)

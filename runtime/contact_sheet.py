@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -12,25 +13,25 @@ _SMALLEST, _LARGEST = 64, 128
 _GAP, _LABEL_WIDTH = 4, 150
 
 
-def draw_contact_sheet(files: Sequence[tuple[ClassEntry, Sequence[Path]]]) -> Image.Image:
+def draw_contact_sheet(files: Sequence[tuple[ClassEntry, Sequence[Path | IO[bytes]]]]) -> Image.Image:
     """Draw up to 50 classes and ten pictures of each; a last line counts the classes left out."""
     shown = files[:MOST_ROWS]
     cell = _thumbnail(shown[0][1][0]).width + _GAP
-    columns = max(len(paths[:MOST_COLUMNS]) for _, paths in shown)
+    columns = max(len(pictures[:MOST_COLUMNS]) for _, pictures in shown)
     rows = len(shown) + (len(files) > len(shown))
     sheet = Image.new("RGB", (_LABEL_WIDTH + columns * cell + _GAP, rows * cell + _GAP), "white")
-    for row, (entry, paths) in enumerate(shown):
+    for row, (entry, pictures) in enumerate(shown):
         _label(sheet, row, cell, entry.name)
-        for column, path in enumerate(paths[:MOST_COLUMNS]):
-            sheet.paste(_thumbnail(path), (_LABEL_WIDTH + column * cell, _GAP + row * cell))
+        for column, picture in enumerate(pictures[:MOST_COLUMNS]):
+            sheet.paste(_thumbnail(picture), (_LABEL_WIDTH + column * cell, _GAP + row * cell))
     if rows > len(shown):
         _label(sheet, rows - 1, cell, f"and {len(files) - len(shown)} more classes")
     return sheet
 
 
-def _thumbnail(path: Path) -> Image.Image:
+def _thumbnail(file: Path | IO[bytes]) -> Image.Image:
     """Small pictures are enlarged by a whole factor without blurring, large ones shrunk."""
-    with Image.open(path) as stored:
+    with Image.open(file) as stored:
         picture = stored.convert("RGB")
     if picture.width > _LARGEST:
         return picture.resize((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)

@@ -1,48 +1,24 @@
-"""A dataset folder: pictures by class, the class list, the record of how it was made, and a contact sheet."""
+"""A dataset folder: who may write to it, the class list, and the records of how it was made and what is complete."""
 
 import json
+import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from hieramp.runtime.backend_choice import Choice
+from hieramp.runtime.batches import Shard
 from hieramp.runtime.catalogue import ClassEntry
+from hieramp.runtime.durable import make_folders, remove, scratch_of, sync_folders, write_text
 from hieramp.runtime.errors import OutputError
-from hieramp.runtime.images import write_text
 from hieramp.runtime.manifest import is_plain_name
-from hieramp.runtime.plan import Plan
-from hieramp.runtime.schedule import Settings
+from hieramp.runtime.recipe import Recipe, differences
+from hieramp.runtime.writers.layouts import LAYOUTS
 
-RECORD, CLASSES, CONTACT_SHEET = "dataset.json", "classes.json", "contact_sheet.png"
+RECORD, CLASSES, CONTACT_SHEET, CARD = "dataset.json", "classes.json", "contact_sheet.png", "README.md"
 FORMAT = "hieramp-dataset"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides what a dataset's files hold."""
-
-    plan: str
-    plan_sha256: str
-    settings: Settings
-    seed: int
-    ipc: int
-    classes: tuple[int, ...]
-    batch_size: int
-    image_side: int
-    backend: str
-    provider: str
-    backend_choice: str = field(compare=False)  # why, which may change without changing the pictures
-
-    @classmethod
-    def of(cls, plan: Plan, settings: Settings, classes: Sequence[ClassEntry], *, seed: int, ipc: int,
-           batch_size: int, image_side: int, choice: Choice, provider: str) -> "Recipe":
-        """The recipe of a plan's pictures."""
-        ids = tuple(entry.index for entry in classes)
-        return cls(plan.manifest.name, plan.digest, settings, seed, ipc, ids, batch_size, image_side,
-                   choice.backend, provider, choice.sentence)
+_SHARD_RECORDS = "shard-[0-9]*-of-[0-9]*.json"
 
 
 def check_writable(folder: Path) -> None:
@@ -58,54 +34,94 @@ def check_writable(folder: Path) -> None:
         raise OutputError(f"cannot write to {folder} ({error.strerror}); choose another --out") from None
 
 
-def claim_folder(folder: Path, recipe: Recipe, overwrite: bool = False) -> None:
+def is_marked_complete(folder: Path, recipe: Recipe, shard: Shard) -> bool:
+    """Whether a record says that this recipe, or this shard of it, is complete."""
+    names = {RECORD, record_name(shard)}
+    return any(record.get("complete") is True and not differences(record, recipe.to_json())
+               for record in (_read_record(folder / name) for name in names) if record)
+
+
+def claim_folder(folder: Path, recipe: Recipe, shard: Shard, overwrite: bool = False) -> None:
     """Make sure the folder is free for this recipe, which it is where it is empty or holds the same dataset.
 
-    Another dataset of this tool is removed when `overwrite` is set; anything else is refused with an OutputError.
+    Files of another dataset of this tool are removed when `overwrite` is set, its record last; anything else is refused
+    with an OutputError that names every difference.
     """
-    if not folder.exists() or not any(folder.iterdir()):
+    if not folder.exists() or not any(_foreign(folder)):
         return
-    made = _read_json(folder / RECORD)
-    if not isinstance(made, dict) or made.get("format") != FORMAT:
+    if not _records(folder):
         raise OutputError(f"{folder} is not empty and holds no dataset of this tool; choose another --out")
-    compared = {entry.name for entry in fields(recipe) if entry.compare}
-    different = [key for key, value in _to_json(recipe).items() if key in compared and made.get(key) != value]
-    if different and not overwrite:
-        raise OutputError(f"{folder} holds a dataset of another {' and '.join(different)}; choose another --out, "
-                          "or replace it with --overwrite")
-    if different:
+    others = _other_records(folder, recipe)
+    if others and not overwrite:
+        raise OutputError(f"{folder} holds a dataset made with {' and '.join(next(iter(others.values())))}; "
+                          "replace it with --overwrite, or choose another --out")
+    if others:
         _remove_dataset(folder)
 
 
-def write_start(folder: Path, recipe: Recipe, classes: Sequence[ClassEntry]) -> None:
-    """Make the folders and write the class list and a record that says the dataset is not complete."""
-    for entry in classes:
-        (folder / entry.folder).mkdir(parents=True, exist_ok=True)
-    listed = [{"folder": entry.folder, "index": entry.index, "name": entry.name} for entry in classes]
-    write_text(json.dumps(listed, indent=1, ensure_ascii=False) + "\n", folder / CLASSES)
-    _write_record(folder, recipe, complete=False)
+def write_start(folder: Path, recipe: Recipe, classes: Sequence[ClassEntry], shard: Shard) -> None:
+    """Write a record that says the dataset is not complete, first of all, and the class list.
+
+    Only then are the records of a dataset that was replaced removed.
+    """
+    make_folders([folder])
+    write_if_new(_record(recipe, complete=False), folder / record_name(shard))
+    for path in _other_records(folder, recipe):
+        remove(path)
+    write_if_new(_class_list(classes), folder / CLASSES, "" if shard.is_whole else f".{shard.index}-of-{shard.count}")
 
 
-def write_end(folder: Path, recipe: Recipe) -> None:
-    """Mark the dataset complete."""
-    _write_record(folder, recipe, complete=True)
+def write_end(folder: Path, recipe: Recipe, shard: Shard) -> None:
+    """Mark the dataset, or the shard, complete; a whole dataset needs no records of shards any more."""
+    if shard.is_whole:
+        leftovers = f".{CLASSES}.*.partial", f".{_SHARD_RECORDS}.partial"  # of shards killed as they began
+        for path in [path for pattern in (_SHARD_RECORDS, *leftovers) for path in folder.glob(pattern)]:
+            remove(path)
+    write_text(_record(recipe, complete=True), folder / record_name(shard))
 
 
-def picture_path(folder: Path, entry: ClassEntry, index: int) -> Path:
-    """Where a picture of a class lies."""
-    return folder / entry.folder / f"{index:05d}.png"
+def record_name(shard: Shard) -> str:
+    """File of the record of a whole dataset, or of one of its shards."""
+    return RECORD if shard.is_whole else f"shard-{shard.index:05d}-of-{shard.count:05d}.json"
 
 
-def _write_record(folder: Path, recipe: Recipe, complete: bool) -> None:
-    pictures = len(recipe.classes) * recipe.ipc
-    record = {"format": FORMAT, "format_version": 1, "complete": complete, **_to_json(recipe), "pictures": pictures,
-              "versions": {package: _version(package) for package in ("hieramp", "onnxruntime", "numpy", "pillow")}}
-    write_text(json.dumps(record, indent=1) + "\n", folder / RECORD)
+def write_if_new(text: str, path: Path, writer: str = "") -> None:
+    """Write a text unless the file holds it already; shards that share a folder write the same."""
+    if not path.is_file() or path.read_bytes() != text.encode():
+        write_text(text, path, writer=writer)
 
 
-def _to_json(recipe: Recipe) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
-    return values
+def _record(recipe: Recipe, complete: bool) -> str:
+    record = {"format": FORMAT, "format_version": 1, "complete": complete, **recipe.to_json(),
+              "pictures": recipe.batches.pictures, "versions": _versions(recipe.layout)}
+    return json.dumps(record, indent=1) + "\n"
+
+
+def _class_list(classes: Sequence[ClassEntry]) -> str:
+    listed = [{"label": label, "folder": entry.folder, "index": entry.index, "name": entry.name}
+              for label, entry in enumerate(classes)]
+    return json.dumps(listed, indent=1, ensure_ascii=False) + "\n"
+
+
+def _foreign(folder: Path) -> Iterator[Path]:
+    """What is in the folder beside a record that was never finished."""
+    return (path for path in folder.iterdir() if not (path.name.startswith(".") and path.name.endswith(".partial")))
+
+
+def _records(folder: Path) -> dict[Path, dict[str, Any]]:
+    paths = [folder / RECORD, *sorted(folder.glob(_SHARD_RECORDS))]
+    return {path: record for path in paths if (record := _read_record(path))}
+
+
+def _other_records(folder: Path, recipe: Recipe) -> dict[Path, list[str]]:
+    """Records of another recipe or of other versions, with the differences."""
+    asked = recipe.to_json() | {"versions": _versions(recipe.layout)}
+    return {path: found for path, record in _records(folder).items() if (found := differences(record, asked))}
+
+
+def _versions(layout: str) -> dict[str, str | None]:
+    packages = ("hieramp", "onnxruntime", "numpy", "pillow", *LAYOUTS[layout].packages)
+    return {package: _version(package) for package in packages}
 
 
 def _version(package: str) -> str | None:
@@ -113,6 +129,11 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    record = _read_json(path)
+    return record if isinstance(record, dict) and record.get("format") == FORMAT else None
 
 
 def _read_json(path: Path) -> Any:
@@ -123,17 +144,35 @@ def _read_json(path: Path) -> Any:
 
 
 def _remove_dataset(folder: Path) -> None:
-    """Delete the files an earlier run wrote, and only these."""
-    for name in _listed_folders(folder):
-        for picture in (folder / name).glob("[0-9]*.png"):
-            picture.unlink()
-        if (folder / name).is_dir() and not any((folder / name).iterdir()):
-            (folder / name).rmdir()
-    for file in (CONTACT_SHEET, CLASSES, RECORD):
-        (folder / file).unlink(missing_ok=True)
+    """Delete the files an earlier run wrote, and only these, for good before the record of a new one is written.
+
+    Its records stay until then, and so does its class list: at no time is the folder without a record.
+    """
+    touched = {folder}
+    for path in list(_stored_files(folder)):
+        remove(path)
+        touched.add(path.parent)
+    sync_folders(touched)
+    for inner in [folder / name for name in (*_listed_folders(folder), "data")]:
+        if inner.is_dir() and not any(inner.iterdir()):
+            inner.rmdir()
+    for name in (CONTACT_SHEET, CARD):
+        remove(folder / name)
+    sync_folders([folder])
+
+
+def _stored_files(folder: Path) -> Iterator[Path]:
+    """Files of any layout, and what a killed run left of them."""
+    by_class = [folder / name for name in _listed_folders(folder)]
+    for layout in LAYOUTS.values():
+        for inner in by_class if layout.by_class else [folder]:
+            for pattern in layout.stored:
+                yield from inner.glob(pattern)
+                yield from inner.glob(os.path.join(os.path.dirname(pattern), scratch_of(Path(pattern)).name))
 
 
 def _listed_folders(folder: Path) -> list[str]:
     listed = _read_json(folder / CLASSES)
     names = [entry.get("folder") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    return [name for name in names if isinstance(name, str) and is_plain_name(name)]
+    return [name for name in names
+            if isinstance(name, str) and is_plain_name(name) and not (folder / name).is_symlink()]

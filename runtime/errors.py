@@ -2,7 +2,9 @@
 
 
 class HierampError(Exception):
-    """Base of the errors a command reports on one line with exit code 2."""
+    """Base of the errors a command reports on one line; `exit_code` 2 means that the request cannot be met."""
+
+    exit_code = 2
 
 
 class PlanError(HierampError):
@@ -23,3 +25,21 @@ class OutputError(HierampError):
 
 class ProviderError(HierampError):
     """An execution provider that is unknown, not installed, or does not start."""
+
+
+class RunError(HierampError):
+    """A run that failed on the way: what is written is whole, and the same command continues."""
+
+    exit_code = 1
+
+
+class NotFiniteError(RunError):
+    """A latent or image that holds NaN or infinity."""
+
+
+class StoppedError(HierampError):
+    """A run that was asked to stop and did so after a batch; the exit code is 128 + the signal's number."""
+
+    def __init__(self, message: str, exit_code: int):
+        super().__init__(message)
+        self.exit_code = exit_code

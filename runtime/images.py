@@ -1,13 +1,13 @@
-"""Pixels of a generated picture: rounding, resizing and PNG files that are whole or absent."""
+"""Pixels of a generated picture: rounding, resizing and PNG."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import io
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from hieramp.runtime.durable import replacing
 
 
 def to_uint8(image_3SS: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -22,24 +22,14 @@ def to_picture(image_3SS: NDArray[np.float32], side: int) -> Image.Image:
     return picture if picture.width == side else picture.resize((side, side), Image.Resampling.LANCZOS)
 
 
+def png_bytes(picture: Image.Image) -> bytes:
+    """The bytes of a PNG file of the picture."""
+    stream = io.BytesIO()
+    picture.save(stream, format="PNG")
+    return stream.getvalue()
+
+
 def save_png(picture: Image.Image, path: Path) -> None:
     """Write a PNG that appears under its name only once it is complete."""
-    with replacing(path) as scratch:
-        picture.save(scratch, format="PNG")
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a text file that appears under its name only once it is complete."""
-    with replacing(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A scratch file beside `path` that takes its place on success and is gone on failure."""
-    scratch = path.with_name(f".{path.name}.partial")
-    try:
-        yield scratch
-        os.replace(scratch, path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    with replacing(path) as stream:
+        stream.write(png_bytes(picture))

@@ -1,39 +1,53 @@
-"""One run from a plan to a dataset: everything is checked before the first file is written."""
+"""One run from a plan to a dataset: everything is checked before the first file is written, and every file is whole."""
 
+import errno
+import io
+import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from importlib.resources import files
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from signal import Signals
 
-from hieramp.runtime.backend import Backend, CacheT
+from hieramp.runtime.backend import CacheT
 from hieramp.runtime.backend_choice import Choice, Needs, choose_backend
-from hieramp.runtime.catalogue import ClassEntry, load_catalogue
-from hieramp.runtime.class_spec import select_classes
-from hieramp.runtime.contact_sheet import draw_contact_sheet
+from hieramp.runtime.backends import open_choice
+from hieramp.runtime.batches import Shard, Unit, units
+from hieramp.runtime.card import card_text
+from hieramp.runtime.catalogue import ClassEntry
+from hieramp.runtime.contact_sheet import MOST_COLUMNS, MOST_ROWS, draw_contact_sheet
 from hieramp.runtime.dataset import (
+    CARD,
+    CLASSES,
     CONTACT_SHEET,
-    Recipe,
     check_writable,
     claim_folder,
-    picture_path,
+    is_marked_complete,
+    record_name,
     write_end,
     write_start,
 )
-from hieramp.runtime.errors import PlanError
-from hieramp.runtime.generate import Picture, PictureKey, default_batch_size, generate
-from hieramp.runtime.images import save_png, to_picture
-from hieramp.runtime.plan import Plan
-from hieramp.runtime.schedule import Overrides, resolve_settings
-from hieramp.runtime.surroundings import open_backend, survey
+from hieramp.runtime.durable import make_folders, write_text
+from hieramp.runtime.errors import RunError, StoppedError
+from hieramp.runtime.images import save_png
+from hieramp.runtime.lock import held
+from hieramp.runtime.painter import Painter
+from hieramp.runtime.pipeline import write_units
+from hieramp.runtime.plan import Plan, shipped_plan
+from hieramp.runtime.progress import Observer, Progress
+from hieramp.runtime.recipe import Recipe, resolve_recipe
+from hieramp.runtime.schedule import Overrides
+from hieramp.runtime.signals import Stop, never
+from hieramp.runtime.surroundings import survey
 from hieramp.runtime.verified import default_memory
+from hieramp.runtime.writers.layouts import LAYOUTS, laid_out, target_of, with_layout
+from hieramp.runtime.writers.picture_folder import is_there
+from hieramp.runtime.writers.writer import Target, Writer
 
-SHIPPED_PLAN = "var_cifar10.plan"
-_ENCODERS, _MOST_WAITING = 2, 64
-
-Progress = Callable[[Iterable[Picture], int], Iterable[Picture]]
+__all__ = ["Job", "Report", "run_job", "shipped_plan"]
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,97 +68,170 @@ class Job:
     overwrite: bool = False
     compute: str = "f32"
     verify: bool = False
+    layout: str = "folder"
+    shard_size: int | None = None
+    shard: Shard = field(default_factory=Shard)
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a run made, and how long the pictures took."""
+    """What a folder holds after a run; `drawn` counts the pictures that this run drew, in `seconds`."""
 
     plan: str
     out: Path
-    contact_sheet: Path
+    contact_sheet: Path | None
     pictures: int
     classes: int
+    drawn: int
     seconds: float
     backend: str
     backend_choice: str
 
     @property
     def images_per_second(self) -> float:
-        return self.pictures / self.seconds
+        return self.drawn / self.seconds if self.drawn else 0.0
 
 
-def run_job(job: Job, progress: Progress = lambda pictures, total: pictures,
+@dataclass(frozen=True)
+class _Run:
+    """A job with everything about it decided."""
+
+    job: Job
+    plan: Plan
+    recipe: Recipe
+    classes: tuple[ClassEntry, ...]
+    choice: Choice
+    target: Target
+    writer: Writer
+
+    def units(self) -> Iterator[Unit]:
+        return units(self.recipe.batches, self.target.batches_a_unit, self.job.shard)
+
+    def is_written(self, unit: Unit) -> bool:
+        return all(map(is_there, self.writer.files(unit)))
+
+    def pictures(self) -> int:
+        return sum(len(unit.pictures) for unit in self.units())
+
+    def report(self, drawn: int, seconds: float) -> Report:
+        sheet = self.job.out / CONTACT_SHEET if self.job.shard.is_whole else None
+        name = self.plan.manifest.name
+        return Report(name, self.job.out, sheet, self.pictures(), len(self.classes), drawn, seconds,
+                      self.choice.backend, self.choice.sentence)
+
+
+def run_job(job: Job, observers: Sequence[Observer] = (), stop: Stop = never,
             say: Callable[[str], None] = lambda line: None) -> Report:
-    """Generate the dataset; `progress` may wrap the pictures as they come, given their number.
+    """Generate the dataset, or what an earlier run has left to do; a complete one is left as it is.
 
-    `say` is told which back end draws, and why.
-
-    Raises a HierampError before anything is written where the job cannot be done.
+    The observers are told of every batch, `say` which back end draws, and why. `stop` is asked after every batch and
+    gives the number of a signal to stop with. Raises a HierampError before anything is written where the job cannot be
+    done, a RunError where it fails on the way and a StoppedError where it was stopped: then the same job continues.
     """
+    plan = Plan.open(job.engine or shipped_plan(), verify=False)
+    run = _decide(job, plan)
+    if _is_complete(run):
+        _log.info("%s is complete", job.out)
+        _tell(observers, Progress(run.pictures(), run.pictures(), 0, 0.0, complete=True))
+        return run.report(0, 0.0)
     check_writable(job.out)
-    plan = Plan.open(job.engine or shipped_plan(), remember=None if job.verify else default_memory())
-    recipe, classes, choice = _plan_recipe(job, plan)
-    with open_backend(plan, choice, job.threads, job.compute) as backend:
-        claim_folder(job.out, recipe, job.overwrite)
-        say(choice.sentence)
-        write_start(job.out, recipe, classes)
-        began = time.perf_counter()
-        pictures = _draw(backend, plan, recipe, classes)
-        save_pictures(progress(pictures, len(classes) * job.ipc), job.out, classes, recipe.image_side)
-        seconds = time.perf_counter() - began
-    sheet = write_contact_sheet(job.out, classes, job.ipc)
-    write_end(job.out, recipe)
-    return Report(plan.manifest.name, job.out, sheet, len(classes) * job.ipc, len(classes), seconds, choice.backend,
-                  choice.sentence)
+    plan.verify(None if job.verify else default_memory())
+    with open_choice(plan, run.choice, job.threads, job.compute) as backend:
+        progress = _make(run, Painter(backend, plan, run.recipe, run.classes), observers, stop, say)
+    return run.report(progress.drawn, progress.seconds)
 
 
-def shipped_plan() -> Path:
-    """The plan that comes with the package."""
-    try:
-        return Path(str(files("hieramp.engines") / SHIPPED_PLAN))
-    except ModuleNotFoundError:
-        raise PlanError(f"{SHIPPED_PLAN} does not come with this installation; name a plan with --engine") from None
-
-
-def save_pictures(pictures: Iterable[Picture], folder: Path, classes: Sequence[ClassEntry], side: int) -> None:
-    """Write each picture as a PNG while the next ones are drawn."""
-    entries, waiting = {entry.index: entry for entry in classes}, deque[Future[None]]()
-    with ThreadPoolExecutor(_ENCODERS) as encoders:
-        for picture in pictures:
-            path = picture_path(folder, entries[picture.key.label], picture.key.index)
-            waiting.append(encoders.submit(save_png, to_picture(picture.image_3SS, side), path))
-            if len(waiting) > _MOST_WAITING:
-                waiting.popleft().result()
-        for future in waiting:
-            future.result()
-
-
-def write_contact_sheet(folder: Path, classes: Sequence[ClassEntry], ipc: int) -> Path:
-    """Draw the contact sheet of a finished dataset."""
-    rows = [(entry, [picture_path(folder, entry, index) for index in range(ipc)]) for entry in classes]
-    save_png(draw_contact_sheet(rows), folder / CONTACT_SHEET)
-    return folder / CONTACT_SHEET
-
-
-def _plan_recipe(job: Job, plan: Plan) -> tuple[Recipe, tuple[ClassEntry, ...], Choice]:
-    model = plan.manifest.model
-    settings = resolve_settings(plan.manifest, job.overrides)
-    classes = select_classes(job.classes, load_catalogue(plan.manifest.classes))
-    batch_size = job.batch_size or default_batch_size(model)
-    choice = choose_backend(job.backend, job.provider, survey(plan), Needs(batch_size, settings.top_k))
-    recipe = Recipe.of(
-        plan, settings, classes, seed=job.seed, ipc=job.ipc, batch_size=batch_size,
-        image_side=job.save_size or model.image_side, choice=choice, provider=arithmetic(choice.provider, job.compute),
+def _decide(job: Job, plan: Plan) -> _Run:
+    recipe, classes = resolve_recipe(
+        plan, classes=job.classes, ipc=job.ipc, seed=job.seed, batch_size=job.batch_size, overrides=job.overrides,
+        save_size=job.save_size, compute=job.compute,
     )
-    return recipe, classes, choice
+    choice = choose_backend(job.backend, job.provider, survey(plan), Needs(recipe.batch_size, recipe.settings.top_k))
+    recipe = replace(recipe, backend=choice.backend, provider=choice.provider, backend_choice=choice.sentence)
+    recipe, classes = with_layout(recipe, job.layout, job.shard_size), laid_out(classes, job.layout)
+    target = target_of(job.out, recipe, classes)
+    return _Run(job, plan, recipe, classes, choice, target, LAYOUTS[job.layout].write(target))
 
 
-def arithmetic(provider: str, compute: str) -> str:
-    """What a record names a provider, with the arithmetic where it is not the plan's own, since that moves draws."""
-    return provider if compute == "f32" else f"{provider} {compute}"
+def _make(run: _Run, painter: Painter[CacheT], observers: Sequence[Observer], stop: Stop,
+          say: Callable[[str], None]) -> Progress:
+    """Everything that writes; a folder that is not free for this run is left as it was."""
+    job = run.job
+    with _named_failures(job.out):
+        make_folders([job.out])
+        with held(job.out, shared=not job.shard.is_whole):
+            claim_folder(job.out, run.recipe, job.shard, job.overwrite)
+            say(run.choice.sentence)
+            write_start(job.out, run.recipe, run.classes, job.shard)
+            with held(job.out / record_name(job.shard)):  # against the same shard, which shares the folder
+                make_folders(run.writer.folders())
+                progress = _draw(run, painter, observers, stop)
+                _finish(run)
+        progress = replace(progress, complete=True)
+        _tell(observers, progress)
+    return progress
 
 
-def _draw(backend: Backend[CacheT], plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry]) -> Iterator[Picture]:
-    keys = (PictureKey(entry.index, index) for entry in classes for index in range(recipe.ipc))
-    return generate(backend, plan, recipe.settings, keys, seed=recipe.seed, batch_size=recipe.batch_size)
+def _is_complete(run: _Run) -> bool:
+    """Whether the record says so and every file is there."""
+    job = run.job
+    named = (CLASSES, CARD, CONTACT_SHEET) if job.shard.is_whole else (CLASSES,)
+    return (is_marked_complete(job.out, run.recipe, job.shard) and all(is_there(job.out / name) for name in named)
+            and all(map(run.is_written, run.units())))
+
+
+def _draw(run: _Run, painter: Painter[CacheT], observers: Sequence[Observer], stop: Stop) -> Progress:
+    """Draw and write the units that are not there."""
+    todo = [unit for unit in run.units() if not run.is_written(unit)]
+    total, left = run.pictures(), sum(len(unit.pictures) for unit in todo)
+    _log.info("%d of %d pictures are to be drawn into %s", left, total, run.job.out)
+    began, progress = time.perf_counter(), Progress(total, total - left, 0, 0.0)
+
+    def goes_on(batch: int, pictures: int) -> bool:
+        nonlocal progress
+        progress = replace(progress, done=progress.done + pictures, drawn=progress.drawn + pictures,
+                           seconds=time.perf_counter() - began, batch=batch)
+        _tell(observers, progress)
+        return progress.done == total or stop() is None
+
+    _tell(observers, progress)
+    write_units(run.writer, todo, painter.paint, goes_on)
+    if progress.done < total and (number := stop()) is not None:
+        raise StoppedError(f"stopped by {Signals(number).name} with {progress.done} of {total} pictures drawn; "
+                           "give the same command again to continue", 128 + number)
+    return replace(progress, seconds=time.perf_counter() - began, batch=None)
+
+
+def _tell(observers: Iterable[Observer], progress: Progress) -> None:
+    for observer in observers:
+        observer(progress)
+
+
+def _finish(run: _Run) -> None:
+    """Contact sheet and card of a whole dataset, then the record that says it is complete, last of all."""
+    job = run.job
+    if job.shard.is_whole:
+        save_png(draw_contact_sheet(_thumbnails(run)), job.out / CONTACT_SHEET)
+        card = card_text(run.plan, run.recipe, run.classes, CONTACT_SHEET, run.target.unit_count)
+        write_text(card, job.out / CARD)
+    write_end(job.out, run.recipe, job.shard)
+
+
+def _thumbnails(run: _Run) -> list[tuple[ClassEntry, list[io.BytesIO]]]:
+    ipc, shown = run.recipe.ipc, min(run.recipe.ipc, MOST_COLUMNS)
+    labels = range(len(run.classes))
+    numbers = [label * ipc + index for label in labels[:MOST_ROWS] for index in range(shown)]
+    pictures = [io.BytesIO(png) for png in run.writer.read(numbers)]
+    return [(entry, pictures[label * shown:(label + 1) * shown]) for label, entry in enumerate(run.classes)]
+
+
+@contextmanager
+def _named_failures(out: Path) -> Iterator[None]:
+    """Errors of the system while a run writes, as one line with the way out."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or out
+        advice = "make room there" if error.errno in _FULL else "put that right"
+        raise RunError(f"{error.strerror or error}: {where}; what is written is whole: {advice}, and the same command "
+                       "continues") from error

@@ -145,7 +145,8 @@ class Parity:
 class Manifest:
     """Everything manifest.json says; `parity` is null until the export has compared itself with the reference.
 
-    `quantization` is there in 8-bit plans only.
+    `quantization` is there in 8-bit plans only; `license` is that of the weights, as an SPDX identifier or in words,
+    where it is known.
     """
 
     schema_version: int
@@ -163,6 +164,7 @@ class Manifest:
     producer: dict[str, str]
     parity: Parity | None
     quantization: Quantization | None = None
+    license: str = ""
 
     def __post_init__(self) -> None:
         for problem in _problems(self):

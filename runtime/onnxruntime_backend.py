@@ -19,7 +19,7 @@ from hieramp.runtime.backend import (
 from hieramp.runtime.binding import KVCache, Tensor, run_bound, scalar, view
 from hieramp.runtime.contract import new_kv, past_kv
 from hieramp.runtime.cores import usable_cores
-from hieramp.runtime.errors import HierampError, PlanError, ProviderError
+from hieramp.runtime.errors import PlanError, ProviderError, RunError
 from hieramp.runtime.manifest import Manifest
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.processor import cpu_features
@@ -178,7 +178,7 @@ def _run(session: Any, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) ->
     try:
         run_bound(session, inputs, outputs)
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
-        raise HierampError(f"ONNX Runtime failed: {error}; a smaller --batch-size needs less memory") from error
+        raise RunError(f"ONNX Runtime failed: {error}; a smaller --batch-size needs less memory") from error
 
 
 def _empty(*shape: int) -> FloatArray:

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from hieramp.runtime.contract import MANIFEST
@@ -9,6 +10,7 @@ from hieramp.runtime.errors import PlanError
 from hieramp.runtime.manifest import Manifest, Member, parse_manifest
 from hieramp.runtime.verified import add_verdicts, identity, read_verdicts
 
+SHIPPED_PLAN = "var_cifar10.plan"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -35,14 +37,11 @@ class Plan:
             raise PlanError(f"{folder / MANIFEST} is not text ({error}); export the plan again") from None
         plan = cls(folder, manifest, hashlib.sha256(data).hexdigest())
         if verify:
-            plan._verify_members(remember)
+            plan.verify(remember)
         return plan
 
-    def path(self, member: str) -> Path:
-        """Where a member lies."""
-        return self.folder / member
-
-    def _verify_members(self, remember: Path | None) -> None:
+    def verify(self, remember: Path | None = None) -> None:
+        """Check size and SHA-256 of every member; raises PlanError where one is missing or changed."""
         known, found = read_verdicts(remember) if remember else {}, {}
         for name, wanted in self.manifest.members.items():
             before = self._verify_size(name)
@@ -51,6 +50,10 @@ class Plan:
                 found[before] = wanted.sha256
         if remember and found:
             add_verdicts(remember, found)
+
+    def path(self, member: str) -> Path:
+        """Where a member lies."""
+        return self.folder / member
 
     def _verify_size(self, name: str) -> str:
         """Check what costs nothing; the file's identity at that time."""
@@ -68,6 +71,14 @@ class Plan:
         path = self.path(name)
         if describe_member(path).sha256 != self.manifest.members[name].sha256:
             raise PlanError(f"{path} has changed since the export (its SHA-256 differs); export the plan again")
+
+
+def shipped_plan() -> Path:
+    """The plan that comes with the package."""
+    try:
+        return Path(str(files("hieramp.engines") / SHIPPED_PLAN))
+    except ModuleNotFoundError:
+        raise PlanError(f"{SHIPPED_PLAN} does not come with this installation; name a plan with --engine") from None
 
 
 def describe_member(path: Path) -> Member:

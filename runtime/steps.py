@@ -4,7 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hieramp.runtime.backend import CacheT, Drawing, FloatArray, Request, StepBackend, StepInputs, StepOutputs
+from hieramp.runtime.backend import (
+    BoolArray,
+    CacheT,
+    Drawing,
+    FloatArray,
+    Request,
+    StepBackend,
+    StepInputs,
+    StepOutputs,
+)
 from hieramp.runtime.manifest import ModelShape
 
 
@@ -35,9 +44,15 @@ def _to_drawing(steps: Sequence[StepOutputs], image_B3SS: FloatArray) -> Drawing
         tokens=tuple(step.tokens_Bl for step in steps),
         f_hat_BzPP=steps[-1].f_hat_BzPP,
         image_B3SS=image_B3SS,
+        finite=tuple(finite_latents(step.f_hat_BzPP) for step in steps),
         logits=tuple(step.logits_RlV for step in steps if step.logits_RlV is not None),
         saliency=tuple(step.saliency_ARl for step in steps if step.saliency_ARl is not None),
     )
+
+
+def finite_latents(f_hat_BzPP: FloatArray) -> BoolArray:
+    """Which latents of a batch hold neither NaN nor infinity."""
+    return np.asarray(np.isfinite(f_hat_BzPP).all(axis=(1, 2, 3)))
 
 
 def _empty_latent(model: ModelShape, batch: int) -> FloatArray:

@@ -1,18 +1,15 @@
-"""What a machine and a plan's folder offer to draw with, and the back end that was chosen from it, opened."""
+"""What a machine and a plan's folder offer to draw with."""
 
 from collections.abc import Iterable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-from hieramp.runtime.backend import Backend
-from hieramp.runtime.backend_choice import Choice, EngineSet, Surroundings
+from hieramp.runtime.backend_choice import EngineSet, Surroundings
 from hieramp.runtime.contract import GRAPH_NAMES
 from hieramp.runtime.errors import HierampError
-from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.providers import available_providers, check_compute
-from hieramp.runtime.tensorrt.backend import TensorRtBackend
+from hieramp.runtime.providers import available_providers
 from hieramp.runtime.tensorrt.device import Device, current_device
 from hieramp.runtime.tensorrt.library import load_library
 from hieramp.runtime.tensorrt.limits import Limits, limits_of
@@ -27,18 +24,21 @@ def survey(plan: Plan) -> Surroundings:
     engines = tuple(_engine_set(plan, folder, device, versions) for folder in folders)
     providers: tuple[str, ...] = ()
     try:
-        providers = available_providers()
+        providers = available_providers() if device else _providers_without_gpu()
     except ImportError as error:
         missing["onnxruntime"] = f"ONNX Runtime cannot be imported ({error}): pip install 'hieramp[cpu]'"
     return Surroundings(engines, device, providers, missing)
 
 
-def open_backend(plan: Plan, choice: Choice, threads: int | None = None, compute: str = "f32") -> Backend[Any]:
-    """Load what was chosen; raises a HierampError where it does not load or cannot compute in that type."""
-    if choice.engines is None:
-        return OnnxRuntimeBackend.open(plan, choice.provider, threads, compute)
-    check_compute(choice.backend, compute, ())
-    return TensorRtBackend.open(plan, choice.engines, choice.backend)
+def _providers_without_gpu() -> tuple[str, ...]:
+    """What there is to know without loading ONNX Runtime, which a run that finds its work done need not do."""
+    try:
+        found = find_spec("onnxruntime")
+    except ValueError:  # its entry among the loaded modules is None or no module
+        found = None
+    if found is None:
+        raise ImportError("No module named 'onnxruntime'")
+    return ("cpu",)
 
 
 def _engine_folders(plan: Plan) -> list[Path]:

@@ -15,9 +15,9 @@ BANNED = {
     "runtime": ["hieramp_ref", "hieramp.export"],
     "engines": ["hieramp_ref", "hieramp.export", "hieramp.runtime"],
 }
-# Third-party modules of the core dependencies and of the extras cpu, gpu, openvino and tensorrt, as imported.
+# Third-party modules of the core dependencies and of the extras cpu, gpu, openvino, tensorrt and parquet, as imported.
 RUNTIME_MODULES = {"numpy", "click", "PIL", "safetensors", "platformdirs", "tqdm", "onnxruntime",
-                   "onnxruntime_ep_openvino", "tensorrt", "tensorrt_rtx", "cuda", "hieramp"}
+                   "onnxruntime_ep_openvino", "tensorrt", "tensorrt_rtx", "cuda", "pyarrow", "hieramp"}
 
 
 def is_within(module: str, package: str) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hieramp.export.parity.agreement import Agreement, draw_agreement, plan_reference
-from hieramp.runtime import OnnxRuntimeBackend, Picture, PictureKey, Plan, batch_inputs, generate, resolve_settings
+from hieramp.runtime import OnnxRuntimeBackend, Picture, PictureKey, Plan, batch_inputs, draw_pictures, resolve_settings
 from hieramp.runtime.job import shipped_plan
 from hieramp_ref.presets import preset
 
@@ -30,7 +30,7 @@ def agreement(plan: Plan) -> Agreement:
 
 def draw(plan: Plan, keys: list[PictureKey], batch_size: int, provider: str = "cpu") -> dict[PictureKey, Picture]:
     with OnnxRuntimeBackend.open(plan, provider) as backend:
-        pictures = generate(backend, plan, resolve_settings(plan.manifest), keys, seed=0, batch_size=batch_size)
+        pictures = draw_pictures(backend, plan, resolve_settings(plan.manifest), keys, seed=0, batch_size=batch_size)
         return {picture.key: picture for picture in pictures}
 
 

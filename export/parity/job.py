@@ -12,7 +12,7 @@ from hieramp.export.parity.facts import Facts, plan_facts
 from hieramp.export.parity.observation import Inputs, Observation, observe, picture_batches
 from hieramp.export.parity.recording import read_facts, read_pairs, record_pairs
 from hieramp.runtime import OnnxRuntimeBackend, Plan
-from hieramp.runtime.generate import default_batch_size
+from hieramp.runtime.drawing import default_batch_size
 
 Pairs = Iterable[tuple[Inputs, Observation]]
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from hieramp.runtime import Plan, Settings, StepBackend, StepInputs, StepOutputs, batch_inputs, draw_batch
 from hieramp.runtime.backend import CacheT, FloatArray, IntArray
-from hieramp.runtime.generate import PictureKey, batches
+from hieramp.runtime.drawing import PictureKey, batches
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """What lies in device memory for a batch, and which of it each graph of a plan reads and writes.
 
-Token maps and latents alternate between two places: a step reads one and writes the other.
+Token maps alternate between two places: a step reads one and writes the other.
 """
 
 from dataclasses import dataclass
@@ -51,11 +51,11 @@ def input_specs(model: ModelShape, batch: int) -> Specs:
 
 
 def result_specs(model: ModelShape, batch: int) -> Specs:
-    """What the host reads after a batch."""
+    """What the host reads after a batch; the latents of all scales, to name the one where NaN came in."""
     tokens = {of_scale("tokens", scale): Spec((batch, count), "int64")
               for scale, count in enumerate(model.scale_tokens)}
-    return tokens | {"f_hat": Spec(_latent(model, batch)),
-                     "image": Spec((batch, 3, model.image_side, model.image_side))}
+    latents = {of_scale("f_hat", scale): Spec(_latent(model, batch)) for scale in range(model.scale_count)}
+    return tokens | latents | {"image": Spec((batch, 3, model.image_side, model.image_side))}
 
 
 def trace_specs(manifest: Manifest, batch: int) -> Specs:
@@ -70,14 +70,13 @@ def trace_specs(manifest: Manifest, batch: int) -> Specs:
 
 
 def scratch_specs(manifest: Manifest, batch: int) -> Specs:
-    """What never leaves the device: condition, token maps, latents and caches; `nothing` is for empty tensors."""
+    """What never leaves the device: condition, token maps and caches; `nothing` is for empty tensors."""
     model, rows = manifest.model, 2 * batch
     maps = [max(model.scale_tokens[parity::2], default=1) for parity in (0, 1)]
     cache = Spec((model.token_count, 2, rows, model.heads, model.head_width), manifest.cache_type)
     return {
         "adaln": Spec((rows, model.depth, 6, model.width)), "adaln_head": Spec((rows, 2, model.width)),
         **{f"token_map.{parity}": Spec((rows, maps[parity], model.width)) for parity in (0, 1)},
-        **{f"f_hat.{parity}": Spec(_latent(model, batch)) for parity in (0, 1)},
         "f_hat.zero": Spec(_latent(model, batch)), "nothing": Spec((1,)),
         **{f"cache.{block}": cache for block in range(model.depth)},
     }
@@ -97,7 +96,8 @@ def step_tensors(model: ModelShape, memory: Memory, scale: int) -> dict[str, Bou
     tensors = {
         "token_map": _token_map(model, memory, scale, model.scale_tokens[scale]),
         "token_map_next": _token_map(model, memory, scale + 1, following),
-        "f_hat": _f_hat(model, memory, scale), "f_hat_next": _f_hat(model, memory, scale + 1),
+        "f_hat": memory.results[of_scale("f_hat", scale - 1)] if scale else scratch["f_hat.zero"],
+        "f_hat_next": memory.results[of_scale("f_hat", scale)],
         "adaln": scratch["adaln"], "adaln_head": scratch["adaln_head"],
         "tokens": memory.results[of_scale("tokens", scale)],
     }
@@ -116,21 +116,14 @@ def step_tensors(model: ModelShape, memory: Memory, scale: int) -> dict[str, Bou
     return tensors
 
 
-def decoder_tensors(memory: Memory) -> dict[str, Bound]:
+def decoder_tensors(model: ModelShape, memory: Memory) -> dict[str, Bound]:
     """Tensors of the decoder."""
-    return {"f_hat": memory.results["f_hat"], "image": memory.results["image"]}
+    return {"f_hat": memory.results[of_scale("f_hat", model.scale_count - 1)], "image": memory.results["image"]}
 
 
 def _token_map(model: ModelShape, memory: Memory, scale: int, tokens: int) -> Bound:
     place = memory.scratch[f"token_map.{scale % 2}"]
     return place.as_shape(place.spec.shape[0], tokens, model.width)
-
-
-def _f_hat(model: ModelShape, memory: Memory, scale: int) -> Bound:
-    """The latent that a scale starts from; the one after the last scale is a result."""
-    if scale == model.scale_count:
-        return memory.results["f_hat"]
-    return memory.scratch["f_hat.zero" if scale == 0 else f"f_hat.{scale % 2}"]
 
 
 def _emptied(place: Bound, cache: Bound) -> Bound:

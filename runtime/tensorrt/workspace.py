@@ -7,6 +7,7 @@ from typing import Any
 
 from hieramp.runtime.backend import Drawing, Request
 from hieramp.runtime.manifest import Manifest
+from hieramp.runtime.steps import finite_latents
 from hieramp.runtime.tensorrt import tensors
 from hieramp.runtime.tensorrt.cuda import Cuda
 from hieramp.runtime.tensorrt.engine import Engine, Execution, prepare
@@ -94,7 +95,7 @@ def _prepare_all(loaded: Loaded, memory: Memory, owner: ExitStack) -> list[Execu
         ("condition", "condition", 0, tensors.condition_tensors(model, memory)),
         *(("scale_step", f"scale {scale}", scale, tensors.step_tensors(model, memory, scale))
           for scale in range(model.scale_count)),
-        ("decoder", "decoder", 0, tensors.decoder_tensors(memory)),
+        ("decoder", "decoder", 0, tensors.decoder_tensors(model, memory)),
     ]
     size = max(engines[graph].activation_bytes(profile) for graph, _, profile, _ in wanted)
     activation = owner.enter_context(loaded.cuda.device_memory(size))
@@ -126,11 +127,12 @@ def _read(manifest: Manifest, memory: Memory, trace: bool) -> Drawing:
         names = [of_scale(name, scale) for scale in scales]
         return tuple(arena[own].view().copy() for own in names if arena and own in arena.tensors)
 
-    results = memory.results
+    results, latents = memory.results, copies(memory.results, "f_hat")
     return Drawing(
         tokens=copies(results, "tokens"),
-        f_hat_BzPP=results["f_hat"].view().copy(),
+        f_hat_BzPP=latents[-1],
         image_B3SS=results["image"].view().copy(),
+        finite=tuple(map(finite_latents, latents)),
         logits=copies(memory.traces, "logits") if trace else (),
         saliency=copies(memory.traces, "saliency") if trace else (),
     )

@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hieramp.export import cli, parity_cli
+from hieramp.export import cli
 from hieramp.export.model_source import LoadedModel
+from hieramp.export.parity import cli as parity_cli
 from hieramp.runtime import Plan
 from hieramp_ref.checkpoint import save_weights
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hieramp.export.model_source import LoadedModel
-from hieramp.runtime import OnnxRuntimeBackend, Picture, PictureKey, Plan, generate, resolve_settings
+from hieramp.runtime import OnnxRuntimeBackend, Picture, PictureKey, Plan, draw_pictures, resolve_settings
 
 KEYS = [PictureKey(label, index) for label in range(5) for index in range(2)]
 
@@ -20,7 +20,7 @@ def draw(make_model: Callable[..., LoadedModel], export: Callable[..., Plan],
     with OnnxRuntimeBackend.open(plan, threads=1) as backend:
         def run(keys: list[PictureKey], batch_size: int, seed: int = 3) -> dict[PictureKey, Picture]:
             settings = resolve_settings(plan.manifest)
-            pictures = generate(backend, plan, settings, keys, seed=seed, batch_size=batch_size)
+            pictures = draw_pictures(backend, plan, settings, keys, seed=seed, batch_size=batch_size)
             return {picture.key: picture for picture in pictures}
 
         yield run

@@ -23,7 +23,7 @@ def rows_of(model: LoadedModel, ours: list[list[float]], theirs: list[list[float
     observed = tuple(m.numpy()[None].astype(np.float32) for m in (first, torch.tensor(ours), last))
     nothing, logits = torch.zeros(1), [torch.zeros(R, 1, 1)] * 3
     trace = Trace(logits, [], [], reference, nothing, nothing)
-    drawing = Drawing((), image, image, (), observed)
+    drawing = Drawing((), image, image, saliency=observed)
     return [rows.tolist() for rows in comparable_rows(trace, drawing, model.settings, model.var.spec, tolerance)]
 
 

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ MODEL = ModelShape(
     patch_sides=(1, 2, 3, 4), vocab_size=8, z_channels=2, image_side=8, depth=2, width=8, heads=2, num_classes=4,
     phi_count=2, class_token_scales=(1, 2, 3),
 )
+CLASSES = ClassList("names", ("ant", "bee", "big cat", "dog"))
 MEMBERS = ("condition.onnx", "scale_step.onnx", "decoder.onnx", "weights.safetensors")
 ELEMENT_TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16,
                  "int64": TensorProto.INT64}
@@ -184,12 +187,12 @@ def scale_constants(model: ModelShape) -> dict[str, np.ndarray]:
 
 
 def tiny_manifest(model: ModelShape = MODEL, cache_type: str = "float32", trace: bool = False,
-                  members: dict[str, Member] | None = None) -> Manifest:
+                  members: dict[str, Member] | None = None, classes: ClassList = CLASSES) -> Manifest:
     beta = tuple(5.0 if k in model.class_token_scales else 0.0 for k in range(model.scale_count))
     return Manifest(
         schema_version=1, name="tiny", precision="fp32", model=model, cache_type=cache_type,
         amplification=Amplification((1,), beta, (0.5,) * model.scale_count) if model.class_token_scales else None,
-        sampling=Sampling(4.0, 6, 0.95), classes=ClassList("names", ("ant", "bee", "big cat", "dog")),
+        sampling=Sampling(4.0, 6, 0.95), classes=classes,
         trace_outputs=trace, graphs=graph_specs(model, cache_type, trace), static_scales=None,
         members=members or dict.fromkeys(MEMBERS, Member(0, "")),
         producer={"hieramp": "0"}, parity=None,
@@ -236,3 +239,10 @@ def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], None]], None]:
         (folder / "manifest.json").write_text(json.dumps(values))
 
     return edit
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch, repo_root: Path) -> ModuleType:
+    """Ways to end a run, shared with benchmarks/faults.py."""
+    monkeypatch.syspath_prepend(repo_root / "benchmarks")
+    return import_module("fault_injection")

@@ -46,10 +46,11 @@ def test_a_dataset_is_written_and_reported(run: Run, out: Path, plan: Plan) -> N
     assert f"8 pictures of 4 classes in {out} (" in result.stdout and "images/s)" in result.stdout
     assert f"contact sheet: {out / 'contact_sheet.png'}" in result.stdout
     pictures = {f"{folder}/0000{i}.png" for folder in ("ant", "bee", "big_cat", "dog") for i in (0, 1)}
-    assert set(files(out)) == pictures | {"classes.json", "dataset.json", "contact_sheet.png"}
+    assert set(files(out)) == pictures | {"classes.json", "dataset.json", "contact_sheet.png", "README.md"}
     with Image.open(out / "ant" / "00000.png") as picture:
         assert (picture.size, picture.mode) == ((8, 8), "RGB")
-    assert json.loads((out / "classes.json").read_text())[2] == {"folder": "big_cat", "index": 2, "name": "big cat"}
+    assert json.loads((out / "classes.json").read_text())[2] == {
+        "label": 2, "folder": "big_cat", "index": 2, "name": "big cat"}
     record = json.loads((out / "dataset.json").read_text())
     expected = {
         "format": "hieramp-dataset", "complete": True, "plan": "tiny", "plan_sha256": plan.digest, "seed": 0, "ipc": 2,
@@ -60,11 +61,14 @@ def test_a_dataset_is_written_and_reported(run: Run, out: Path, plan: Plan) -> N
     assert record["versions"]["numpy"] == np.__version__
 
 
-def test_json_is_one_line_and_nothing_else(run: Run, out: Path) -> None:
-    result = run("--json", "--classes", "bee,dog")
-    report = json.loads(result.stdout)
-    assert result.stdout.count("\n") == 1
+def test_json_is_a_line_a_batch_and_a_report(run: Run, out: Path) -> None:
+    result = run("--json", "--classes", "bee,dog", "--batch-size", "3")
+    *batches, report = map(json.loads, result.stdout.splitlines())
     assert result.stderr == report["backend_choice"] + "\n"
+    assert [(event["event"], event["batch"], event["done"], event["total"]) for event in batches] == [
+        ("batch", 0, 3, 4), ("batch", 1, 4, 4)]
+    assert batches[-1]["seconds_left"] == 0 and batches[0]["images_per_second"] > 0
+    assert report["event"] == "report" and report["drawn"] == 4
     assert (report["pictures"], report["classes"], report["out"]) == (4, 2, str(out))
     assert report["images_per_second"] > 0
 
@@ -73,13 +77,14 @@ def test_the_back_end_and_why_are_said_and_recorded(run: Run, out: Path) -> None
     result = run("--json", "--provider", "cpu")
     sentence = "back end onnxruntime (cpu): the provider that was asked for"
     assert result.stderr == sentence + "\n"
-    report, record = json.loads(result.stdout), json.loads((out / "dataset.json").read_text())
+    report, record = json.loads(result.stdout.splitlines()[-1]), json.loads((out / "dataset.json").read_text())
     for said in (report, record):
         assert (said["backend"], said["backend_choice"]) == ("onnxruntime", sentence)
 
 
 def test_the_reason_alone_makes_no_other_dataset(run: Run, out: Path) -> None:
     assert run("--backend", "onnxruntime", "--provider", "cpu").exit_code == 0
+    (out / "ant" / "00000.png").unlink()
     again = run("--backend", "onnxruntime")
     assert again.exit_code == 0, again.output
     assert "which needs no GPU" in json.loads((out / "dataset.json").read_text())["backend_choice"]
@@ -221,10 +226,12 @@ def test_another_dataset_is_replaced_only_when_told(run: Run, out: Path) -> None
     run("--ipc", "3")
     (out / "ant" / "notes.txt").write_text("mine")
     before = files(out)
-    assert_refused(run("--classes", "ant,dog", "--seed", "1"), "holds a dataset of another seed and ipc and classes")
+    assert_refused(run("--classes", "ant,dog", "--seed", "1"),
+                   "holds a dataset made with --seed 0 (now 1) and --ipc 3 (now 2) "
+                   "and --classes 0,1,2,3 (now 0,3); replace it with --overwrite, or choose another --out")
     assert files(out) == before
     assert run("--classes", "ant,dog", "--seed", "1", "--overwrite").exit_code == 0
-    after = set(files(out)) - {"classes.json", "dataset.json", "contact_sheet.png"}
+    after = set(files(out)) - {"classes.json", "dataset.json", "contact_sheet.png", "README.md"}
     assert after == {"ant/00000.png", "ant/00001.png", "ant/notes.txt", "dog/00000.png", "dog/00001.png"}
     assert not (out / "bee").exists()
 
@@ -240,7 +247,7 @@ def test_overwriting_never_leaves_the_folder(run: Run, out: Path, tmp_path: Path
 
 def test_an_interrupted_dataset_says_it_is_not_complete(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("hieramp.runtime.job.write_contact_sheet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("hieramp.runtime.job.draw_contact_sheet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run().exit_code == 130
     assert json.loads((out / "dataset.json").read_text())["complete"] is False
     assert run().exit_code == 0

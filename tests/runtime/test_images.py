@@ -8,7 +8,8 @@ from PIL import Image
 
 from hieramp.runtime.catalogue import ClassEntry
 from hieramp.runtime.contact_sheet import draw_contact_sheet
-from hieramp.runtime.images import replacing, save_png, to_picture, to_uint8, write_text
+from hieramp.runtime.durable import replacing, write_text
+from hieramp.runtime.images import save_png, to_picture, to_uint8
 
 
 def test_pixels_are_rounded_not_cut_off() -> None:
@@ -38,8 +39,8 @@ def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.png") as stored:
         assert stored.format == "PNG"
         assert stored.getpixel((0, 0)) == (255, 0, 0)
-    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "b.txt") as scratch:
-        scratch.write_text("half")
+    with pytest.raises(KeyboardInterrupt), replacing(tmp_path / "b.txt") as stream:
+        stream.write(b"half")
         raise KeyboardInterrupt
     write_text("é\n", tmp_path / "c.txt")
     assert (tmp_path / "c.txt").read_bytes() == "é\n".encode()

@@ -92,7 +92,8 @@ def test_a_run_with_engines_makes_the_same_pictures(equipped: Plan, rtx: Bench, 
                                                     options: tuple[str, ...]) -> None:
     result = run(equipped, tmp_path / "a", *options)
     assert result.exit_code == 0, result.output
-    report, record = json.loads(result.stdout), json.loads((tmp_path / "a" / "dataset.json").read_text())
+    report = json.loads(result.stdout.splitlines()[-1])
+    record = json.loads((tmp_path / "a" / "dataset.json").read_text())
     assert (report["backend"], record["backend"]) == ("tensorrt_rtx", "tensorrt_rtx")
     assert record["provider"] == f"tensorrt_rtx-{VERSION}-sm{CAPABILITY}"
     assert "its engines fit library, GPU and plan" in result.stderr
@@ -104,7 +105,7 @@ def test_a_run_with_engines_makes_the_same_pictures(equipped: Plan, rtx: Bench, 
 
 def test_engines_too_small_leave_the_run_to_onnx_runtime(equipped: Plan, rtx: Bench, tmp_path: Path) -> None:
     result = run(equipped, tmp_path / "out", "--batch-size", "5")
-    assert json.loads(result.stdout)["backend"] == "onnxruntime"
+    assert json.loads(result.stdout.splitlines()[-1])["backend"] == "onnxruntime"
     assert "takes at most 4 images at a time, and 5 are wanted" in result.stderr
     refused = run(equipped, tmp_path / "other", "--batch-size", "5", "--backend", "tensorrt_rtx")
     assert refused.exit_code == 2 and refused.stderr.count("\n") == 1

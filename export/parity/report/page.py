@@ -16,7 +16,7 @@ from hieramp.export.parity.report.plots import error_plot
 from hieramp.export.parity.report.words import verdict
 from hieramp.export.parity.saliency import selected_positions
 from hieramp.runtime.backend import FloatArray
-from hieramp.runtime.images import write_text
+from hieramp.runtime.durable import write_text
 
 PAGE, DATA = "report.html", "report.json"
 _SALIENCY_PICTURES = 4

@@ -53,13 +53,13 @@ def make_bench(flavour: str = "tensorrt_rtx", fail_at: int | None = None, fail: 
     return Bench(Machine(Library(flavour, module), Cuda(cuda), CAPABILITY), cuda, module)
 
 
-def write_engines(plan: Plan, flavour: str = "tensorrt_rtx", top_k: int | None = None) -> Path:
-    """Engines for the stand-in, with sidecars that fit, in the plan's folder."""
+def write_engines(plan: Plan, flavour: str = "tensorrt_rtx", top_k: int | None = None, plugins: bool = False) -> Path:
+    """Engines for the stand-in, with sidecars that fit, in the plan's folder; with plugins `top_k` is only data."""
     folder = engine_folder(plan.folder, flavour, VERSION, (CAPABILITY,))
     folder.mkdir(parents=True)
     manifest = plan.manifest
     for graph in GRAPH_NAMES:
-        profiles = profiles_of(manifest, graph, top_k or manifest.model.vocab_size)
+        profiles = profiles_of(manifest, graph, None if plugins else top_k or manifest.model.vocab_size)
         described = [{"shapes": {name: (shape.min, shape.max) for name, shape in profile.shapes.items()},
                       "values": {name: (value.min[0], value.max[0]) for name, value in profile.values.items()}}
                      for profile in profiles]
@@ -72,7 +72,7 @@ def write_engines(plan: Plan, flavour: str = "tensorrt_rtx", top_k: int | None =
     return folder
 
 
-def profiles_of(manifest: Manifest, graph: str, top_k: int) -> tuple[Profile, ...]:
+def profiles_of(manifest: Manifest, graph: str, top_k: int | None) -> tuple[Profile, ...]:
     """Profiles as the exporter makes them, from the symbols of docs/plan-format.md."""
     model = manifest.model
 
@@ -88,7 +88,7 @@ def profiles_of(manifest: Manifest, graph: str, top_k: int) -> tuple[Profile, ..
             high = tuple(size * LARGEST_BATCH if symbol in ("B", "R") else size
                          for symbol, size in zip(tensor.shape, low, strict=True))
             shapes[tensor.name] = Range(low, low, high)
-        return Profile(scale, shapes, {} if scale is None else {"top_k": Range((1,), (1,), (top_k,))})
+        return Profile(scale, shapes, {} if scale is None or top_k is None else {"top_k": Range((1,), (1,), (top_k,))})
 
     return tuple(map(profile, range(model.scale_count))) if graph == "scale_step" else (profile(None),)
 

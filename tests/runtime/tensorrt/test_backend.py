@@ -20,8 +20,8 @@ from hieramp.runtime import (
     SettingsError,
     batch_inputs,
     draw_batch,
-    generate,
-    resolve_settings,
+    draw_pictures,
+        resolve_settings,
 )
 from hieramp.runtime.job import shipped_plan
 from hieramp.runtime.plan import describe_member
@@ -47,7 +47,7 @@ def expected(plan: Plan, settings: Settings, seeds: Sequence[int], batch: int = 
 
 
 def assert_same(drawing: Drawing, wanted: Drawing) -> None:
-    for name in ("tokens", "logits", "saliency"):
+    for name in ("tokens", "finite", "logits", "saliency"):
         ours, theirs = getattr(drawing, name), getattr(wanted, name)
         assert len(ours) == len(theirs)
         for left, right in zip(ours, theirs, strict=True):
@@ -160,6 +160,19 @@ def test_scalars_need_no_other_graph_and_top_k_does(built: Built, bench: Benches
     assert made.faults == []
 
 
+def test_with_plugins_top_k_is_data_like_the_rest(make_plan: Callable[..., Path], bench: Benches,
+                                                  engines: Callable[..., Path]) -> None:
+    plan, made = Plan.open(make_plan()), bench("tensorrt")
+    usual = resolve_settings(plan.manifest)
+    folder, runs = engines(plan, "tensorrt", plugins=True), [usual, usual, replace(usual, top_k=2), usual]
+    with TensorRtBackend.open(plan, folder, "tensorrt", machine=made.machine) as backend:
+        for seed, settings in enumerate(runs):
+            drawing = draw_batch(backend, plan, settings, *inputs(plan, 2, seed))
+            assert_same(drawing, *expected(plan, settings, [seed]))
+    assert made.cuda.calls.count("cudaGraphInstantiate") == 1
+    assert made.faults == []
+
+
 def test_another_batch_size_takes_the_place_of_the_one_before(built: Built, bench: Benches) -> None:
     (plan, folder), made = built, bench()
     settings = resolve_settings(plan.manifest)
@@ -175,9 +188,9 @@ def test_pictures_of_several_batches(built: Built, bench: Benches) -> None:
     (plan, folder), made = built, bench()
     settings, keys = resolve_settings(plan.manifest), [PictureKey(i % 4, i) for i in range(7)]
     with TensorRtBackend.open(plan, folder, "tensorrt_rtx", machine=made.machine) as backend:
-        drawn = list(generate(backend, plan, settings, keys, seed=3, batch_size=2))
+        drawn = list(draw_pictures(backend, plan, settings, keys, seed=3, batch_size=2))
     with OnnxRuntimeBackend.open(plan, threads=1) as backend:
-        wanted = list(generate(backend, plan, settings, keys, seed=3, batch_size=2))
+        wanted = list(draw_pictures(backend, plan, settings, keys, seed=3, batch_size=2))
     for ours, theirs in zip(drawn, wanted, strict=True):
         assert ours.key == theirs.key
         np.testing.assert_array_equal(ours.image_3SS, theirs.image_3SS)

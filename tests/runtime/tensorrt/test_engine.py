@@ -72,7 +72,7 @@ def test_a_library_that_does_not_start(built: tuple[Plan, Path], bench: Callable
 def test_a_tensor_that_is_unknown(make_plan: Callable[..., Path], bench: Callable[..., Bench],
                                   engines: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     plan, made = Plan.open(make_plan()), bench()
-    monkeypatch.setattr("hieramp.runtime.tensorrt.workspace.tensors.decoder_tensors", lambda memory: {})
+    monkeypatch.setattr("hieramp.runtime.tensorrt.workspace.tensors.decoder_tensors", lambda model, memory: {})
     with TensorRtBackend.open(plan, engines(plan), "tensorrt_rtx", machine=made.machine) as backend, pytest.raises(
             EngineError, match=r"decoder\.engine has a tensor f_hat that this runtime does not know; build it again"):
         backend.new_cache(2)
@@ -82,9 +82,9 @@ def test_a_tensor_that_is_unknown(make_plan: Callable[..., Path], bench: Callabl
 def test_a_shape_that_is_not_the_engines(make_plan: Callable[..., Path], bench: Callable[..., Bench],
                                          engines: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     plan, made = Plan.open(make_plan()), bench()
-    def turned(memory: tensors.Memory) -> dict[str, tensors.Bound]:
+    def turned(model: object, memory: tensors.Memory) -> dict[str, tensors.Bound]:
         image = memory.results["image"]
-        return {"f_hat": memory.results["f_hat"], "image": image.as_shape(2, 8, 8, 3)}
+        return {"f_hat": memory.results["f_hat.3"], "image": image.as_shape(2, 8, 8, 3)}
 
     monkeypatch.setattr("hieramp.runtime.tensorrt.workspace.tensors.decoder_tensors", turned)
     with TensorRtBackend.open(plan, engines(plan), "tensorrt_rtx", machine=made.machine) as backend, pytest.raises(

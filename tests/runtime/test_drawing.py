@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from hieramp.runtime.backend import Conditioning, Drawing, Request, StepInputs, StepOutputs
-from hieramp.runtime.errors import PlanError, SettingsError
-from hieramp.runtime.generate import (
+from hieramp.runtime.drawing import (
     PictureKey,
     batch_inputs,
     batches,
     default_batch_size,
     draw_batch,
-    generate,
+    draw_pictures,
 )
+from hieramp.runtime.errors import NotFiniteError, PlanError, SettingsError
 from hieramp.runtime.manifest import ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Settings, resolve_settings
@@ -115,7 +115,7 @@ def test_a_plan_without_trace_outputs_says_so(plan: Plan, settings: Settings, ba
 def test_the_last_batch_is_filled_and_its_repeats_dropped(plan: Plan, settings: Settings,
                                                           backend: NotingBackend) -> None:
     keys = [PictureKey(label, index) for label in (3, 1) for index in range(3)] + [PictureKey(0, 9)]
-    drawn = list(generate(backend, plan, settings, keys, seed=5, batch_size=3))
+    drawn = list(draw_pictures(backend, plan, settings, keys, seed=5, batch_size=3))
     assert backend.labels == [[3, 3, 3], [1, 1, 1], [0, 0, 0]]
     assert [picture.key for picture in drawn] == keys
     assert [picture.image_3SS.flat[0] for picture in drawn] == [3, 3, 3, 1, 1, 1, 0]
@@ -129,8 +129,46 @@ def test_pictures_come_one_batch_at_a_time(plan: Plan, settings: Settings, backe
         yield from (PictureKey(0, index) for index in range(2))
         raise AssertionError("the second batch was asked for too early")
 
-    pictures = generate(backend, plan, settings, keys(), seed=0, batch_size=2)
+    pictures = draw_pictures(backend, plan, settings, keys(), seed=0, batch_size=2)
     assert next(pictures).key == PictureKey(0, 0)
+
+
+@dataclass
+class BrokenBackend(NotingBackend):
+    """Gives NaN or infinity in the second picture of a batch, in the latent from some scale on or in the image."""
+
+    scale: int = 9
+    value: float = np.nan
+
+    def step(self, cache: int, scale: int, conditioning: Conditioning, inputs: StepInputs,
+             trace: bool = False) -> StepOutputs:
+        outputs = super().step(cache, scale, conditioning, inputs, trace)
+        if scale >= self.scale:
+            outputs.f_hat_BzPP[1, 0, 2, 3] = self.value
+        return outputs
+
+    def decode(self, f_hat_BzPP: np.ndarray) -> np.ndarray:
+        image_B3SS = super().decode(np.zeros_like(f_hat_BzPP))
+        image_B3SS[1, 0, 0, 0] = self.value
+        return image_B3SS
+
+
+@pytest.mark.parametrize(("scale", "where"), [(2, "the latent of scale 2"), (9, "the decoded image")])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_picture_that_is_not_finite_is_named(plan: Plan, settings: Settings, scale: int, where: str,
+                                               value: float) -> None:
+    pictures = draw_pictures(BrokenBackend(plan.manifest.model, scale=scale, value=value), plan, settings,
+                             [PictureKey(0, 7), PictureKey(3, 8)], seed=5, batch_size=2)
+    with pytest.raises(NotFiniteError, match=rf"picture 8 of class 3 \(seed 5\).*in {where}, precision fp32") as error:
+        list(pictures)
+    assert error.value.exit_code == 1
+
+
+def test_repeats_that_are_not_finite_do_not_matter(plan: Plan, settings: Settings) -> None:
+    """Repeats that fill a batch up are dropped."""
+    backend = BrokenBackend(plan.manifest.model)
+    drawn = list(draw_pictures(backend, plan, settings, [PictureKey(0, 7)], seed=5, batch_size=2))
+    assert [picture.key for picture in drawn] == [PictureKey(0, 7)]
 
 
 def test_batches_are_cut_in_order() -> None:
@@ -174,4 +212,4 @@ def test_arrays_that_do_not_fit_are_named(plan: Plan, settings: Settings, backen
 def test_numbers_out_of_range_are_named(plan: Plan, settings: Settings, backend: NotingBackend, seed: int,
                                         batch_size: int, key: PictureKey, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        list(generate(backend, plan, settings, [key], seed=seed, batch_size=batch_size))
+        list(draw_pictures(backend, plan, settings, [key], seed=seed, batch_size=batch_size))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hieramp.runtime.backend import Backend, CacheT, Drawing, FloatArray, IntArray, Request
-from hieramp.runtime.errors import PlanError, SettingsError
+from hieramp.runtime.errors import NotFiniteError, PlanError, SettingsError
 from hieramp.runtime.manifest import ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Settings
@@ -26,19 +26,23 @@ class PictureKey:
 
 @dataclass(frozen=True)
 class Picture:
-    """A generated picture, its tokens of all scales in order and its pixels in [0, 1]."""
+    """A generated picture, its tokens of all scales in order and its pixels in [0, 1].
+
+    `saliency`, when traced, has the maps [A, 2, l] of every scale: amplified blocks, guidance halves, positions.
+    """
 
     key: PictureKey
     tokens_L: IntArray
     image_3SS: FloatArray
+    saliency: tuple[FloatArray, ...] = ()
 
 
-def generate(backend: Backend[CacheT], plan: Plan, settings: Settings, keys: Iterable[PictureKey], *,
-             seed: int, batch_size: int) -> Iterator[Picture]:
+def draw_pictures(backend: Backend[CacheT], plan: Plan, settings: Settings, keys: Iterable[PictureKey], *,
+                  seed: int, batch_size: int) -> Iterator[Picture]:
     """Draw the pictures lazily, in order, in batches that all have the same size.
 
     The last batch is filled up with repeats, which are dropped, so at one batch size a picture depends on
-    (seed, label, index) alone.
+    (seed, label, index) alone. Raises NotFiniteError naming the picture where one is not finite.
     """
     if not 0 <= seed < SEED_LIMIT:
         raise SettingsError(f"seed must be from 0 to {SEED_LIMIT - 1}, got {seed}")
@@ -46,10 +50,18 @@ def generate(backend: Backend[CacheT], plan: Plan, settings: Settings, keys: Ite
         raise SettingsError(f"batch_size must be at least 1, got {batch_size}")
     cache = backend.new_cache(batch_size)
     for batch in batches(keys, batch_size):
-        labels_B, uniforms_BL = batch_inputs(_filled(batch, batch_size), plan.manifest.model, seed)
-        drawing = draw_batch(backend, plan, settings, labels_B, uniforms_BL, cache=cache)
-        tokens_BL = np.concatenate(drawing.tokens, axis=1)
-        yield from map(Picture, batch, tokens_BL, drawing.image_B3SS)
+        yield from draw_keys(backend, plan, settings, batch, seed=seed, batch_size=batch_size, cache=cache)
+
+
+def draw_keys(backend: Backend[CacheT], plan: Plan, settings: Settings, keys: Sequence[PictureKey], *, seed: int,
+              batch_size: int, cache: CacheT | None = None, trace: bool = False) -> list[Picture]:
+    """Draw one batch of at most `batch_size` pictures, filled up with repeats to that size."""
+    labels_B, uniforms_BL = batch_inputs(_filled(keys, batch_size), plan.manifest.model, seed)
+    drawing = draw_batch(backend, plan, settings, labels_B, uniforms_BL, cache=cache, trace=trace)
+    _check_finite(drawing, keys, seed, plan.manifest.precision)
+    tokens_BL = np.concatenate(drawing.tokens, axis=1)
+    return [Picture(key, tokens_BL[row], drawing.image_B3SS[row], _saliency_of(drawing, row, batch_size))
+            for row, key in enumerate(keys)]
 
 
 def draw_batch(backend: Backend[CacheT], plan: Plan, settings: Settings, labels_B: IntArray, uniforms_BL: FloatArray, *,
@@ -95,8 +107,24 @@ def default_batch_size(model: ModelShape) -> int:
     return max(1, min(_LARGEST_DEFAULT_BATCH, _CACHE_BUDGET_BYTES // cache_bytes))
 
 
-def _filled(batch: list[PictureKey], size: int) -> list[PictureKey]:
-    return batch + batch[-1:] * (size - len(batch))
+def _filled(batch: Sequence[PictureKey], size: int) -> list[PictureKey]:
+    return [*batch, *[batch[-1]] * (size - len(batch))]
+
+
+def _saliency_of(drawing: Drawing, row: int, batch: int) -> tuple[FloatArray, ...]:
+    return tuple(saliency_ARl[:, [row, batch + row]] for saliency_ARl in drawing.saliency)
+
+
+def _check_finite(drawing: Drawing, keys: Sequence[PictureKey], seed: int, precision: str) -> None:
+    """Raise NotFiniteError for the first picture with NaN or infinity, naming the scale it came from."""
+    for row, key in enumerate(keys):
+        scales = [scale for scale, finite_B in enumerate(drawing.finite) if not finite_B[row]]
+        if scales or not np.isfinite(drawing.image_B3SS[row]).all():
+            where = f"the latent of scale {scales[0]}" if scales else "the decoded image"
+            raise NotFiniteError(
+                f"picture {key.index} of class {key.label} (seed {seed}) is not finite: NaN or infinity in {where}, "
+                f"precision {precision}; try smaller --cfg and --beta, or a plan exported with --precision fp32"
+            )
 
 
 def _check_batch(model: ModelShape, labels_B: IntArray, uniforms_BL: FloatArray, forced_BL: IntArray) -> None:

@@ -1,0 +1,74 @@
+"""The README.md of a dataset: what it holds, how it was made, how to load it, what a label means."""
+
+import json
+from collections.abc import Sequence
+
+from hieramp.runtime.catalogue import ClassEntry
+from hieramp.runtime.plan import Plan
+from hieramp.runtime.recipe import Recipe
+from hieramp.runtime.writers.layouts import LAYOUTS
+
+_MOST_CLASSES = 50
+
+
+def card_text(plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry], contact_sheet: str, unit_count: int) -> str:
+    """Markdown with the header that Hugging Face reads; it holds no date, so that equal datasets have equal cards."""
+    layout, name = LAYOUTS[recipe.layout], plan.manifest.name
+    loading = layout.loading.replace("FIRST", f"{0:06d}").replace("LAST", f"{unit_count - 1:06d}")
+    parts = [
+        _header(plan, layout.data_files),
+        f"# {recipe.batches.pictures} pictures of {len(classes)} classes from {name}",
+        f"Generated with HierAmp from the plan `{name}` (precision {plan.manifest.precision}), {recipe.ipc} a class, "
+        f"{recipe.image_side}×{recipe.image_side} pixels, RGB. No picture is a photograph.",
+        f"![Contact sheet]({contact_sheet})",
+        "## Load", loading,
+        "## Labels", _labels(classes),
+        "## Settings", _settings(plan, recipe),
+        "## Licence", _licence(plan),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _header(plan: Plan, data_files: str) -> str:
+    """JSON strings are YAML strings."""
+    licence = [f"license: {json.dumps(plan.manifest.license)}"] if plan.manifest.license else []
+    lines = [*licence, "task_categories:", "- image-classification", "tags:", "- dataset-distillation", "- synthetic",
+             "configs:", "- config_name: default", "  data_files:", "  - split: train",
+             f"    path: {json.dumps(data_files)}"]
+    return "\n".join(["---", *lines, "---"])
+
+
+def _labels(classes: Sequence[ClassEntry]) -> str:
+    rows = [f"| {label} | {_cell(entry.name)} | `{_cell(entry.folder)}` | {entry.index} |"
+            for label, entry in enumerate(classes[:_MOST_CLASSES])]
+    more = [f"\n{len(classes) - _MOST_CLASSES} more are in `classes.json`."] if len(classes) > _MOST_CLASSES else []
+    return "\n".join([
+        "A label is the position of its class in `classes.json`, which keeps the model's order; `index` is the model's "
+        "own number\nof the class. A teacher of all the model's classes is to be asked for the columns `index`.\n",
+        "| label | name | class | index |", "|---|---|---|---|", *rows, *more,
+    ])
+
+
+def _settings(plan: Plan, recipe: Recipe) -> str:
+    settings = recipe.settings
+    rows = [
+        ("plan", f"`{recipe.plan}`"), ("SHA-256 of its manifest", f"`{recipe.plan_sha256}`"), ("seed", recipe.seed),
+        ("images per class", recipe.ipc), ("batch size", recipe.batch_size), ("provider", recipe.provider),
+        ("guidance (cfg), a scale", _values(settings.cfg)), ("amplification β, a scale", _values(settings.beta)),
+        ("amplified share ρ, a scale", _values(settings.rho)), ("top-k", settings.top_k), ("top-p", settings.top_p),
+        ("format", recipe.layout), *([("pictures a file", recipe.shard_size)] if recipe.shard_size else []),
+    ]
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _licence(plan: Plan) -> str:
+    return (f"The plan's weights: {plan.manifest.license}." if plan.manifest.license
+            else "The plan names none; ask where its weights come from.")
+
+
+def _values(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

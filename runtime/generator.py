@@ -1,0 +1,125 @@
+"""Pictures for Python code: an iterator of records, and a dataset that a DataLoader or `datasets` takes directly."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from copy import copy
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+from hieramp.runtime.backends import open_backend
+from hieramp.runtime.batches import Shard
+from hieramp.runtime.errors import PlanError
+from hieramp.runtime.loaded_plan import LoadedPlan
+from hieramp.runtime.painter import Painter
+from hieramp.runtime.plan import Plan, shipped_plan
+from hieramp.runtime.recipe import resolve_recipe
+from hieramp.runtime.record import Record
+from hieramp.runtime.schedule import Overrides
+
+ItemT = TypeVar("ItemT")
+_log = logging.getLogger(__name__)
+
+
+def generate(plan: Plan | Path | str | None = None, *, classes: str | None = None, ipc: int = 10, seed: int = 0,
+             batch_size: int | None = None, provider: str = "cpu", threads: int | None = None,
+             overrides: Overrides | None = None, save_size: int | None = None, shard: Shard | None = None,
+             saliency: bool = False) -> Iterator[Record]:
+    """Draw pictures lazily, class by class, a batch at a time; arguments as of the options of hieramp-run.
+
+    The plan defaults to the shipped one. `saliency` adds the saliency maps and needs a plan with trace outputs. Raises
+    a HierampError at once where the pictures cannot be drawn. The plan is loaded at the first picture and freed after
+    the last, or by `close()`. An iterator belongs to one thread; several may run in several threads.
+    """
+    return iter(GeneratedDataset[Record](
+        plan, classes=classes, ipc=ipc, seed=seed, batch_size=batch_size, provider=provider, threads=threads,
+        overrides=overrides, save_size=save_size, shard=shard, saliency=saliency,
+    ))
+
+
+class GeneratedDataset(Generic[ItemT]):
+    """The pictures of a plan as a sequence and an iterable of records, or of `transform(record)`.
+
+    Iterating draws in order and loads the plan anew each time. Indexing draws the batch a picture belongs to and keeps
+    the last batch, so that neighbours cost nothing; the plan then stays loaded until `close()`, or the end of a `with`
+    block. Pickling and forking leave what is loaded behind. One thread at a time may index; iterators are independent.
+    """
+
+    def __init__(self, plan: Plan | Path | str | None = None, *, classes: str | None = None, ipc: int = 10,
+                 seed: int = 0, batch_size: int | None = None, provider: str = "cpu", threads: int | None = None,
+                 overrides: Overrides | None = None, save_size: int | None = None, shard: Shard | None = None,
+                 saliency: bool = False, transform: Callable[[Record], ItemT] | None = None):
+        self._plan = plan if isinstance(plan, Plan) else Plan.open(plan or shipped_plan())
+        if saliency and not self._plan.manifest.trace_outputs:
+            name = self._plan.manifest.name
+            raise PlanError(f"plan {name!r} has no trace outputs, hence no saliency; export it with --trace-outputs")
+        self._recipe, self.classes = resolve_recipe(
+            self._plan, classes=classes, ipc=ipc, seed=seed, batch_size=batch_size, overrides=overrides,
+            save_size=save_size, provider=provider,
+        )
+        self._threads, self._saliency, self._transform = threads, saliency, transform
+        self._shard = shard or Shard()
+        self._loaded = LoadedPlan()
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the classes by label."""
+        return [entry.name for entry in self.classes]
+
+    def shard(self, index: int, count: int) -> "GeneratedDataset[ItemT]":
+        """Part `index` (from 0) of `count` parts of this dataset, by batches; the parts together are the whole."""
+        part = copy(self)  # by __getstate__, hence with nothing loaded
+        part._shard = self._shard.part(index, count)
+        return part
+
+    def __len__(self) -> int:
+        batches = self._recipe.batches
+        return sum(len(batches.numbers(batch)) for batch in self._batches())
+
+    def __iter__(self) -> Iterator[ItemT]:
+        with ExitStack() as stack:
+            painter = self._load(stack)
+            for batch in self._batches():
+                yield from map(self._item, painter.paint(batch))
+
+    def __getitem__(self, index: int) -> ItemT:
+        """The picture at a position; IndexError ends a loop over positions."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"picture {index} of {len(self)}")
+        batch, place = self._place(index % len(self))
+        return self._item(self._loaded.records(batch, self._load)[place])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[ItemT]:
+        """What a DataLoader asks a worker for: pictures of a batch are drawn together."""
+        return [self[index] for index in indices]
+
+    def close(self) -> None:
+        """Free what indexing has loaded; indexing again loads it again."""
+        self._loaded.close()
+
+    def __enter__(self) -> "GeneratedDataset[ItemT]":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_loaded": LoadedPlan()}
+
+    def _batches(self) -> range:
+        return self._shard.of(range(self._recipe.batches.batch_count))
+
+    def _place(self, position: int) -> tuple[int, int]:
+        """Batch of a position and the place within it; only the last batch of all may be short."""
+        size = self._recipe.batch_size
+        return self._batches()[position // size], position % size
+
+    def _item(self, record: Record) -> ItemT:
+        return self._transform(record) if self._transform else record  # type: ignore[return-value]
+
+    def _load(self, stack: ExitStack) -> Painter[Any]:
+        _log.debug("loading plan %s", self._plan.folder)
+        backend = stack.enter_context(open_backend(self._plan, self._recipe.provider, self._threads))
+        return Painter(backend, self._plan, self._recipe, self.classes, self._saliency)

@@ -1,0 +1,41 @@
+"""A plan that stays loaded between requests, and the batch that was drawn last."""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from hieramp.runtime.painter import Painter
+from hieramp.runtime.record import Record
+
+
+class LoadedPlan:
+    """Loads at the first request and again in a forked process, where the threads of what was loaded are missing."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._painter: Painter[Any] | None = None
+        self._batch, self._records = -1, list[Record]()
+        self._process = os.getpid()
+        self._inherited: list[object] = []
+
+    def records(self, batch: int, load: Callable[[ExitStack], Painter[Any]]) -> list[Record]:
+        """The pictures of a batch, drawn unless it is the batch of the last request."""
+        if self._process != os.getpid():
+            self._leave_behind()
+        if self._painter is None:
+            self._painter = load(self._stack)
+        if batch != self._batch:
+            self._records = self._painter.paint(batch)
+            self._batch = batch
+        return self._records
+
+    def close(self) -> None:
+        """Free everything."""
+        self._painter, self._batch, self._records = None, -1, []
+        self._stack.close()
+
+    def _leave_behind(self) -> None:
+        """Closing what another process loaded would wait for its threads, so it is kept and not touched."""
+        self._inherited += [self._stack, self._painter]
+        self._stack, self._painter, self._process = ExitStack(), None, os.getpid()

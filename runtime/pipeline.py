@@ -1,0 +1,50 @@
+"""Drawing, encoding and writing at the same time: while a batch is drawn, those before it are encoded and written."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+
+from PIL import Image
+
+from hieramp.runtime.batches import Unit
+from hieramp.runtime.images import png_bytes
+from hieramp.runtime.record import Record
+from hieramp.runtime.write_behind import WriteBehind
+from hieramp.runtime.writers.writer import Encoded, Sink, Writer
+
+_ENCODERS, _CALLS_BEHIND = 2, 3
+
+
+def write_units(writer: Writer, todo: Iterable[Unit], paint: Callable[[int], Sequence[Record]],
+                goes_on: Callable[[int, int], bool]) -> None:
+    """Draw and write units, in order, drawing in the calling thread.
+
+    `goes_on(batch, pictures)` is asked after every batch; on False the units drawn so far are written, and one that is
+    not complete is discarded, as it is when anything fails.
+    """
+    unfinished = deque[Sink](maxlen=_CALLS_BEHIND + 2)  # no unit further back can be unwritten
+    try:
+        with ThreadPoolExecutor(_ENCODERS, "hieramp-encode") as encoders, WriteBehind(_CALLS_BEHIND) as behind:
+            for unit in todo:
+                unfinished.append(sink := writer.open(unit))
+                for batch in unit.batches:
+                    records = paint(batch)
+                    behind(_add, sink, [encoders.submit(_encode, record) for record in records])
+                    if batch == unit.batches[-1]:
+                        behind(sink.commit)
+                    if not goes_on(batch, len(records)):
+                        return
+    finally:
+        for sink in unfinished:
+            with suppress(OSError):  # a full disk may also refuse the end of the file that is thrown away
+                sink.discard()
+
+
+def _add(sink: Sink, waiting: "Sequence[Future[Encoded]]") -> None:
+    sink.add([future.result() for future in waiting])
+
+
+def _encode(record: Record) -> Encoded:
+    png = png_bytes(Image.fromarray(record.image_SS3))
+    return Encoded(png, record.entry, record.label, record.index, record.number)

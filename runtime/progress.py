@@ -1,0 +1,32 @@
+"""How far a run is, as every observer of it is told after each batch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Pictures of this run (of this shard, if it is one): all, done so far by this and earlier runs, drawn by this one.
+
+    `batch` is the number of the batch just drawn, None at the start and at the end.
+    """
+
+    total: int
+    done: int
+    drawn: int
+    seconds: float
+    batch: int | None = None
+    complete: bool = False
+
+    @property
+    def images_per_second(self) -> float:
+        """Over this run; 0 before the first batch."""
+        return self.drawn / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate so far; None before the first batch."""
+        return (self.total - self.done) / self.images_per_second if self.drawn else None
+
+
+Observer = Callable[[Progress], None]

@@ -1,0 +1,95 @@
+"""All that decides the bytes of a dataset, and how two recipes differ in the words of the command's options."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hieramp.runtime.batches import BatchPlan
+from hieramp.runtime.catalogue import ClassEntry, load_catalogue
+from hieramp.runtime.class_spec import select_classes
+from hieramp.runtime.drawing import default_batch_size
+from hieramp.runtime.plan import Plan
+from hieramp.runtime.schedule import Overrides, Settings, resolve_settings
+
+_WORDS = {"plan": "the plan", "plan_sha256": "the plan's contents", "layout": "--format", "image_side": "--save-size",
+          "versions": "the version of"}
+_LONGEST_VALUE = 40
+# Why a back end was taken may change (a driver was installed) without changing the pictures.
+_NOT_COMPARED = ("backend_choice",)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Plan, settings and layout; `shard_size` counts the pictures of a file where one holds several."""
+
+    plan: str
+    plan_sha256: str
+    settings: Settings
+    seed: int
+    ipc: int
+    classes: tuple[int, ...]
+    batch_size: int
+    image_side: int
+    provider: str
+    compute: str = "f32"
+    layout: str = "folder"
+    shard_size: int | None = None
+    backend: str = "onnxruntime"
+    backend_choice: str = ""
+
+    @property
+    def batches(self) -> BatchPlan:
+        """How its pictures are cut into batches."""
+        return BatchPlan(self.classes, self.ipc, self.batch_size)
+
+    def to_json(self) -> dict[str, Any]:
+        """Values as JSON holds them."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+
+def resolve_recipe(plan: Plan, *, classes: str | None = None, ipc: int = 10, seed: int = 0,
+                   batch_size: int | None = None, overrides: Overrides | None = None, save_size: int | None = None,
+                   provider: str = "cpu", compute: str = "f32") -> tuple[Recipe, tuple[ClassEntry, ...]]:
+    """The recipe of a user's choices and the classes it draws; None stands for the plan's own default.
+
+    Raises a HierampError that names the choice that cannot be.
+    """
+    model = plan.manifest.model
+    settings = resolve_settings(plan.manifest, overrides)
+    chosen = select_classes(classes, load_catalogue(plan.manifest.classes))
+    return Recipe(
+        plan.manifest.name, plan.digest, settings, seed, ipc, tuple(entry.index for entry in chosen),
+        batch_size or default_batch_size(model), save_size or model.image_side, provider, compute,
+    ), chosen
+
+
+def differences(made: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """One phrase for every value of `asked` that `made` has otherwise: option, its value there, the one asked for."""
+    phrases = []
+    for name, wanted in asked.items():
+        there = made.get(name)
+        if there == wanted or name in _NOT_COMPARED:
+            continue
+        if isinstance(there, dict) and isinstance(wanted, dict):
+            phrases += [f"{_WORDS[name]} {phrase}" if name in _WORDS else f"--{phrase}"
+                        for phrase in differences_within(there, wanted)]
+        else:
+            word = _WORDS.get(name, f"--{name}").replace("_", "-")
+            phrases.append(f"{word} {_show(there)} (now {_show(wanted)})")
+    return phrases
+
+
+def differences_within(made: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """The same for one level of names that stand for themselves."""
+    names = [name for name in {**asked, **made} if made.get(name) != asked.get(name)]
+    return [f"{name.replace('_', '-')} {_show(made.get(name))} (now {_show(asked.get(name))})" for name in names]
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        text = ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+    else:
+        text = "none" if value is None else str(value)
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE - 1] + "…"

@@ -1,0 +1,1 @@
+"""Layouts of a dataset on disk, one a file; `layouts` lists them."""

@@ -1,0 +1,94 @@
+"""Tar shards in the WebDataset convention: `<number>.png`, `.cls` and `.json` a picture, a tar a unit."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+from hieramp.runtime.batches import Unit
+from hieramp.runtime.durable import replacing
+from hieramp.runtime.writers.writer import Encoded, Target
+
+STORED = ("data-[0-9]*.tar",)
+DATA_FILES = "data-*.tar"
+LOADING = '''```python
+import webdataset
+
+pictures = webdataset.WebDataset("data-{FIRST..LAST}.tar", shardshuffle=False)
+for image, label, about in pictures.decode("pil").to_tuple("png", "cls", "json"):
+    ...
+```'''
+
+
+class WebDatasetShards:
+    """Writes `data-000000.tar` and so on, the same bytes whoever writes them, and when."""
+
+    def __init__(self, target: Target):
+        self._target = target
+
+    def folders(self) -> Iterable[Path]:
+        return ()
+
+    def files(self, unit: Unit) -> Iterable[Path]:
+        return (self._path(unit.number),)
+
+    def open(self, unit: Unit) -> "TarSink":
+        return TarSink(self._path(unit.number), self._target.seed)
+
+    def read(self, numbers: Sequence[int]) -> Iterator[bytes]:
+        for shard in sorted({number // self._target.pictures_a_unit for number in numbers}):
+            with tarfile.open(self._path(shard)) as tar:
+                for number in (n for n in numbers if n // self._target.pictures_a_unit == shard):
+                    member = tar.extractfile(f"{number:06d}.png")
+                    assert member is not None, "a member that is no file"
+                    yield member.read()
+
+    def _path(self, shard: int) -> Path:
+        return self._target.root / f"data-{shard:06d}.tar"
+
+
+class TarSink:
+    """Streams pictures into a tar that gets its name when it is complete."""
+
+    def __init__(self, path: Path, seed: int):
+        self._path, self._seed, self._stack = path, seed, ExitStack()
+        self._tar: tarfile.TarFile | None = None
+
+    def add(self, pictures: Sequence[Encoded]) -> None:
+        tar = self._tar = self._tar or self._begin()
+        for picture in pictures:
+            stem = f"{picture.number:06d}"
+            _add(tar, f"{stem}.png", picture.png)
+            _add(tar, f"{stem}.cls", str(picture.label).encode())
+            _add(tar, f"{stem}.json", json.dumps(_about(picture, self._seed), ensure_ascii=False).encode())
+
+    def commit(self) -> None:
+        if self._tar is not None:
+            self._tar.close()  # writes the end of the archive
+        self._stack.close()
+
+    def discard(self) -> None:
+        self._stack.__exit__(_Discarded, _Discarded(), None)
+
+    def _begin(self) -> tarfile.TarFile:
+        stream: IO[bytes] = self._stack.enter_context(replacing(self._path))
+        return tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT)
+
+
+class _Discarded(Exception):
+    """Ends an unfinished file."""
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    """A member without time, owner or anything else of this machine."""
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.mtime = len(data), 0o644, 0
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _about(picture: Encoded, seed: int) -> dict[str, object]:
+    return {"label": picture.label, "class": picture.entry.folder, "name": picture.entry.name,
+            "class_index": picture.entry.index, "index": picture.index, "seed": seed}

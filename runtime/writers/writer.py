@@ -1,0 +1,68 @@
+"""What a run asks of a layout: the files of a unit, a sink for its pictures, and the pictures of a finished dataset."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hieramp.runtime.batches import BatchPlan, Unit
+from hieramp.runtime.catalogue import ClassEntry
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a dataset goes and what is in it; the position of a class in `classes` is its label."""
+
+    root: Path
+    classes: tuple[ClassEntry, ...]
+    batches: BatchPlan
+    seed: int
+    batches_a_unit: int = 1
+
+    @property
+    def pictures_a_unit(self) -> int:
+        return self.batches_a_unit * self.batches.batch_size
+
+    @property
+    def unit_count(self) -> int:
+        return -(-self.batches.batch_count // self.batches_a_unit)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture as PNG bytes; number, label and index as of a Record."""
+
+    png: bytes
+    entry: ClassEntry
+    label: int
+    index: int
+    number: int
+
+
+class Sink(Protocol):
+    """Takes the pictures of one unit; the unit is there after `commit`, whole and synced, and not before."""
+
+    def add(self, pictures: Sequence[Encoded]) -> None:
+        """Take the next pictures."""
+
+    def commit(self) -> None:
+        """Give the unit's files their names."""
+
+    def discard(self) -> None:
+        """Remove what was not committed; may be called at any time, more than once."""
+
+
+class Writer(Protocol):
+    """One layout of a dataset. Nothing touches the disk before a sink is given its first picture."""
+
+    def folders(self) -> Iterable[Path]:
+        """Folders that have to be there."""
+
+    def files(self, unit: Unit) -> Iterable[Path]:
+        """The files of a unit, all of which are there if it is."""
+
+    def open(self, unit: Unit) -> Sink:
+        """A sink for a unit's pictures."""
+
+    def read(self, numbers: Sequence[int]) -> Iterator[bytes]:
+        """PNG bytes of these pictures (rising numbers) of a finished dataset."""

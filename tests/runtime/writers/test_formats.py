@@ -1,0 +1,169 @@
+"""Every layout, read back by the library its users read it with: pictures and labels against the plan itself."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, draw_pictures, resolve_settings
+from hieramp.runtime.images import to_uint8
+from hieramp.runtime.job import Job, run_job
+from hieramp.runtime.manifest import ClassList, Manifest
+
+IPC, BATCH = 3, 4
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+# Imagewoof, whose published order starts with 193 and is not sorted, in the order of ImageNet.
+WOOF = {155: "n02086240", 159: "n02087394", 162: "n02088364", 167: "n02089973", 182: "n02093754", 193: "n02096294",
+        207: "n02099601", 229: "n02105641", 258: "n02111889", 273: "n02115641"}
+Example = tuple[np.ndarray, int]
+
+
+@pytest.fixture(params=["cifar10", "imagewoof"])
+def case(request: pytest.FixtureRequest, make_plan: Callable[..., Path],
+         make_manifest: Callable[..., Manifest]) -> tuple[Path, str | None, list[int]]:
+    """A plan, what to draw, and the model's numbers of these classes by label."""
+    model = make_manifest().model
+    if request.param == "cifar10":
+        plan = make_plan(model=replace(model, num_classes=10), classes=ClassList("cifar10", CIFAR10))
+        return plan, None, list(range(10))
+    return make_plan(model=replace(model, num_classes=1000), classes=ClassList("imagenet")), "imagewoof", list(WOOF)
+
+
+@pytest.fixture
+def written(case: tuple[Path, str | None, list[int]], tmp_path: Path) -> Callable[[str], Path]:
+    """Writes the case in a layout; tar and Parquet files hold two batches, hence there are four."""
+    def write(layout: str) -> Path:
+        out = tmp_path / layout
+        run_job(Job(out, case[0], case[1], ipc=IPC, batch_size=BATCH, threads=1, layout=layout, shard_size=2 * BATCH))
+        return out
+
+    return write
+
+
+def expected_pixels(folder: Path, class_ids: list[int]) -> Iterator[list[bytes]]:
+    """Pixels of each class's pictures by label, straight from the loop."""
+    plan = Plan.open(folder)
+    keys = [PictureKey(label, index) for label in class_ids for index in range(IPC)]
+    with OnnxRuntimeBackend.open(plan, threads=1) as backend:
+        pictures = draw_pictures(backend, plan, resolve_settings(plan.manifest), keys, seed=0, batch_size=BATCH)
+        pixels = [to_uint8(picture.image_3SS).tobytes() for picture in pictures]
+    return (pixels[start:start + IPC] for start in range(0, len(pixels), IPC))
+
+
+def check(examples: list[Example], case: tuple[Path, str | None, list[int]], out: Path) -> None:
+    """Every picture is there once, under the label that classes.json gives its class."""
+    class_ids = case[2]
+    listed = json.loads((out / "classes.json").read_text())
+    assert [(entry["label"], entry["index"]) for entry in listed] == list(enumerate(class_ids))
+    wanted = list(expected_pixels(case[0], class_ids))
+    assert len({tuple(sorted(pixels)) for pixels in wanted}) == len(class_ids)  # so that no two labels can be swapped
+    found = [sorted(image.tobytes() for image, label in examples if label == wanted_label)
+             for wanted_label in range(len(class_ids))]
+    assert found == [sorted(pixels) for pixels in wanted]
+    assert len(examples) == len(class_ids) * IPC
+
+
+def rgb(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def image_folder(root: Path) -> tuple[list[str], list[Example]]:
+    """What torchvision's ImageFolder does: class folders numbered by sorted name."""
+    names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    return names, [(rgb(path), number) for number, name in enumerate(names) for path in sorted((root / name).iterdir())]
+
+
+def test_image_folder(written: Callable[[str], Path], case: tuple[Path, str | None, list[int]]) -> None:
+    out = written("folder")
+    names, examples = image_folder(out)
+    assert names == (sorted(CIFAR10) if case[1] is None else sorted(WOOF.values()))
+    # As the card says.
+    classes = json.loads((out / "classes.json").read_text())
+    labels = [entry["label"] for entry in sorted(classes, key=lambda entry: entry["folder"])]
+    check([(image, labels[number]) for image, number in examples], case, out)
+
+
+def test_rded(written: Callable[[str], Path], case: tuple[Path, str | None, list[int]]) -> None:
+    """RDED's loader takes the first `ipc` names that listdir gives of folder 00000, 00001, …"""
+    out = written("rded")
+    files = [(out / f"{label:05d}" / name, label) for label in range(10)
+             for name in os.listdir(out / f"{label:05d}")]
+    check([(rgb(path), label) for path, label in files], case, out)
+    assert sorted(os.listdir(out / "00003")) == [f"class00003_id0000{index}.png" for index in range(IPC)]
+
+
+def test_webdataset(written: Callable[[str], Path], case: tuple[Path, str | None, list[int]]) -> None:
+    webdataset = pytest.importorskip("webdataset")
+    out = written("webdataset")
+    reader = webdataset.WebDataset(str(out / "data-{000000..000003}.tar"), shardshuffle=False)
+    rows = list(reader.decode("rgb8").to_tuple("__key__", "png", "cls", "json"))
+    check([(image, label) for _, image, label, _ in rows], case, out)
+    assert [key for key, *_ in rows] == [f"{number:06d}" for number in range(10 * IPC)]
+    classes = json.loads((out / "classes.json").read_text())
+    for number, (_, _, label, about) in enumerate(rows):
+        entry = classes[label]
+        assert about == {"label": number // IPC, "class": entry["folder"], "name": entry["name"],
+                         "class_index": entry["index"], "index": number % IPC, "seed": 0}
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """`datasets` without a network and without the user's cache."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    return tmp_path / "cache"
+
+
+def test_parquet(written: Callable[[str], Path], case: tuple[Path, str | None, list[int]], offline: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    out = written("parquet")
+    table = datasets.load_dataset("parquet", data_files=str(out / "data/train-*.parquet"), split="train",
+                                  cache_dir=str(offline))
+    assert isinstance(table.features["image"], datasets.Image)
+    check([(np.asarray(row["image"]), row["label"]) for row in table], case, out)
+    names = [entry["name"] for entry in json.loads((out / "classes.json").read_text())]
+    assert table.features["label"].names == names
+    assert table["class_index"][:] == [class_id for class_id in case[2] for _ in range(IPC)]
+
+
+@pytest.mark.parametrize("layout", ["parquet", "webdataset", "folder"])
+def test_the_card_tells_datasets_where_the_pictures_are(layout: str, written: Callable[[str], Path],
+                                                        case: tuple[Path, str | None, list[int]],
+                                                        offline: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    table = datasets.load_dataset(str(written(layout)), split="train", cache_dir=str(offline))
+    assert len(table) == 10 * IPC
+
+
+def test_the_pictures_are_the_same_files_in_every_layout(written: Callable[[str], Path]) -> None:
+    import tarfile
+
+    import pyarrow.parquet
+
+    folder, rded, tars, tables = map(written, ("folder", "rded", "webdataset", "parquet"))
+    classes = json.loads((folder / "classes.json").read_text())
+    files = [(folder / entry["folder"] / f"{index:05d}.png").read_bytes() for entry in classes for index in range(IPC)]
+    assert [path.read_bytes() for path in sorted(rded.glob("0*/*.png"))] == files
+    members = []
+    for path in sorted(tars.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            members += [tar.extractfile(member).read() for member in tar if member.name.endswith(".png")]
+    assert members == files
+    columns = [pyarrow.parquet.read_table(path)["image"].to_pylist() for path in sorted(tables.glob("data/*"))]
+    assert [image["bytes"] for column in columns for image in column] == files
+
+
+def test_a_tar_says_nothing_of_the_machine(written: Callable[[str], Path]) -> None:
+    import tarfile
+
+    with tarfile.open(written("webdataset") / "data-000000.tar") as tar:
+        about = {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in tar}
+        assert about == {(0, 0, 0, "", "", 0o644)}
+        assert tar.getnames()[:4] == ["000000.png", "000000.cls", "000000.json", "000001.png"]
