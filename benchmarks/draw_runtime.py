@@ -31,7 +31,7 @@ def main(plan_folder: Path, images: int, batch: int, warm_up: int, seed: int, th
     plan, clock = Plan.open(plan_folder), StageClock()
     model, settings = plan.manifest.model, resolve_settings(plan.manifest)
     with OnnxRuntimeBackend.open(plan, provider, threads, compute) as backend:
-        timed, cache = TimedBackend(backend, clock), backend.new_cache(batch)
+        timed, cache = TimedBackend(backend, clock, model), backend.new_cache(batch)
         loaded, tokens, batches = time.perf_counter() - began, [], []
         for first in (*[0] * warm_up, *range(0, images, batch)):
             keys = [PictureKey(i % model.num_classes, i // model.num_classes) for i in range(first, first + batch)]

@@ -5,6 +5,7 @@ So what lies between two calls (sampling in the reference, NumPy in the runtime)
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 Timer = Callable[[], float]
@@ -43,7 +44,10 @@ class StageClock:
 class TimedBackend:
     """A back end of the runtime whose calls begin stages."""
 
-    def __init__(self, backend: Any, clock: StageClock) -> None:
+    def __init__(self, backend: Any, clock: StageClock, model: Any) -> None:
+        from hieramp.runtime.steps import draw_by_steps  # whose loading is timed, so it must not be loaded before
+
+        self.draw = partial(draw_by_steps, self, model)
         self.new_cache = backend.new_cache
         self.condition = clock.wrap("condition", backend.condition)
         self.step = clock.wrap("scale", backend.step)

@@ -4,9 +4,9 @@ Shape suffixes are the symbols of docs/plan-format.md; beside them L are the tok
 of an image in pixels, N = P² the positions of the latent and m the tokens of the next scale.
 """
 
-from hieramp.runtime.backend import Backend, Conditioning, StepInputs, StepOutputs
+from hieramp.runtime.backend import Backend, Conditioning, Drawing, Request, StepBackend, StepInputs, StepOutputs
 from hieramp.runtime.batches import Shard
-from hieramp.runtime.drawing import Drawing, Picture, PictureKey, batch_inputs, draw_batch, draw_pictures
+from hieramp.runtime.drawing import Picture, PictureKey, batch_inputs, draw_batch, draw_pictures
 from hieramp.runtime.errors import (
     ClassSpecError,
     HierampError,
@@ -28,7 +28,7 @@ from hieramp.runtime.schedule import Overrides, Settings, resolve_settings
 __all__ = [
     "Backend", "ClassSpecError", "Conditioning", "Drawing", "GeneratedDataset", "HierampError", "Manifest",
     "NotFiniteError", "OnnxRuntimeBackend", "OutputError", "Overrides", "Picture", "PictureKey", "Plan", "PlanError",
-    "ProviderError", "Record", "RunError", "Settings", "SettingsError", "Shard", "StepInputs", "StepOutputs",
-    "StoppedError", "batch_inputs", "describe_member", "draw_batch", "draw_pictures", "generate", "manifest_json",
-    "parse_manifest", "resolve_settings",
+    "ProviderError", "Record", "Request", "RunError", "Settings", "SettingsError", "Shard", "StepBackend",
+    "StepInputs", "StepOutputs", "StoppedError", "batch_inputs", "describe_member", "draw_batch", "draw_pictures",
+    "generate", "manifest_json", "parse_manifest", "resolve_settings",
 ]

@@ -1,4 +1,4 @@
-"""What the coarse-to-fine loop asks of a back end: condition, step, decode, and caches that the caller holds."""
+"""What drawing asks of a back end: whole batches, and of one that hands out steps condition, step and decode too."""
 
 from dataclasses import dataclass
 from types import TracebackType
@@ -11,6 +11,7 @@ from hieramp.runtime.schedule import ScaleControls
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 CacheT = TypeVar("CacheT")
 
 
@@ -45,11 +46,49 @@ class StepOutputs:
     saliency_ARl: FloatArray | None = None
 
 
+@dataclass(frozen=True)
+class Request:
+    """One batch to draw: `forced_BL` holds tokens, or −1 where one is to be sampled; `controls` has one a scale."""
+
+    labels_B: IntArray
+    uniforms_BL: FloatArray
+    forced_BL: IntArray
+    controls: tuple[ScaleControls, ...]
+    trace: bool = False
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A batch: tokens of every scale, latent, images and, when traced, logits and saliency of every scale.
+
+    `finite` says after every scale which latents are finite.
+    """
+
+    tokens: tuple[IntArray, ...]
+    f_hat_BzPP: FloatArray
+    image_B3SS: FloatArray
+    finite: tuple[BoolArray, ...] = ()
+    logits: tuple[FloatArray, ...] = ()
+    saliency: tuple[FloatArray, ...] = ()
+
+
 class Backend(Protocol[CacheT]):
-    """Runs a plan's graphs. It keeps no state between calls: keys and values live in the cache it is given."""
+    """Draws whole batches of a plan's pictures, so that nothing has to leave a device on the way."""
 
     def new_cache(self, batch: int) -> CacheT:
-        """Memory for the keys and values of `batch` images, to be used for one batch after another."""
+        """Memory for `batch` images, to be used for one batch after another; the same may be handed out again."""
+
+    def draw(self, cache: CacheT, request: Request) -> Drawing:
+        """Draw one batch of the size that the cache is for."""
+
+    def __enter__(self) -> "Backend[CacheT]": ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None: ...
+
+
+class StepBackend(Backend[CacheT], Protocol[CacheT]):
+    """A back end that hands out every step. It keeps no state between calls: keys and values live in the cache."""
 
     def condition(self, labels_B: IntArray) -> Conditioning:
         """Run the condition graph."""
@@ -60,8 +99,3 @@ class Backend(Protocol[CacheT]):
 
     def decode(self, f_hat_BzPP: FloatArray) -> FloatArray:
         """Images [B, 3, S, S] in [0, 1]."""
-
-    def __enter__(self) -> "Backend[CacheT]": ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None: ...

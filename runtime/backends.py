@@ -1,13 +1,24 @@
-"""Opens the back end that a user asked for."""
+"""Opens the back end that a user asked for, or that was chosen."""
 
 from typing import Any
 
 from hieramp.runtime.backend import Backend
+from hieramp.runtime.backend_choice import Choice
 from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from hieramp.runtime.plan import Plan
+from hieramp.runtime.providers import check_compute
+from hieramp.runtime.tensorrt.backend import TensorRtBackend
 
 
 def open_backend(plan: Plan, provider: str = "cpu", threads: int | None = None,
                  compute: str = "f32") -> Backend[Any]:
     """A back end that runs the plan; it is a context manager, which frees what it holds."""
     return OnnxRuntimeBackend.open(plan, provider, threads, compute)
+
+
+def open_choice(plan: Plan, choice: Choice, threads: int | None = None, compute: str = "f32") -> Backend[Any]:
+    """The same for a back end that was chosen; raises a HierampError where it cannot compute in that type."""
+    if choice.engines is None:
+        return open_backend(plan, choice.provider, threads, compute)
+    check_compute(choice.backend, compute, ())
+    return TensorRtBackend.open(plan, choice.engines, choice.backend)

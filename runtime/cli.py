@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from signal import SIGINT, SIGTERM
 from typing import Any
 
 import click
 
+from hieramp.runtime.backend_choice import BACKENDS
 from hieramp.runtime.batches import Shard
 from hieramp.runtime.class_spec import SPEC_HELP
 from hieramp.runtime.command import OneLineCommand
@@ -52,8 +54,10 @@ def _to_shard(context: click.Context, parameter: click.Parameter, text: str) -> 
 @click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), default=0, show_default=True,
               help="A picture depends on seed, class and index alone.")
 @click.option("--batch-size", type=click.IntRange(1, 4096), help="Pictures at a time.  [default: 20 or fewer]")
-@click.option("--provider", type=click.Choice(list(PROVIDERS)), default="cpu", show_default=True,
-              help="Execution provider of ONNX Runtime.")
+@click.option("--backend", type=click.Choice(BACKENDS), default="auto", show_default=True,
+              help="auto takes TensorRT engines that fit, else ONNX Runtime with CUDA, else on the CPU.")
+@click.option("--provider", type=click.Choice(list(PROVIDERS)),
+              help="Execution provider of ONNX Runtime, which it implies.")
 @click.option("--threads", type=click.IntRange(1, 4096), help="Threads of the CPU.  [default: the cores there are]")
 @click.option("--compute", type=click.Choice(list(COMPUTE_TYPES)), default="f32", show_default=True,
               help="bf16: OpenVINO computes in bfloat16 on processors that can; faster, and other draws.")
@@ -94,7 +98,7 @@ def main(cfg: tuple[float, ...] | None, top_k: int | None, top_p: float | None, 
     observers: list[Observer] = [_print_batch if as_json else bar, *([MetricsFile(metrics)] if metrics else [])]
     try:
         with stop_on_signals(SIGINT, SIGTERM) as stop:
-            report = run_job(Job(overrides=overrides, **options), observers, stop)
+            report = run_job(Job(overrides=overrides, **options), observers, stop, partial(click.echo, err=True))
     finally:
         bar.close()
     click.echo(_in_json(report) if as_json else _in_words(report))

@@ -1,19 +1,17 @@
-"""The coarse-to-fine loop: labels and uniforms to tokens and images, a batch at a time."""
+"""Labels and uniforms to tokens and images, a batch at a time."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from hieramp.runtime.backend import Backend, CacheT, FloatArray, IntArray, StepInputs, StepOutputs
+from hieramp.runtime.backend import Backend, CacheT, Drawing, FloatArray, IntArray, Request
 from hieramp.runtime.errors import NotFiniteError, PlanError, SettingsError
 from hieramp.runtime.manifest import ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Settings
 from hieramp.runtime.uniforms import INDEX_LIMIT, SEED_LIMIT, token_uniforms
 
-BoolArray = NDArray[np.bool_]
 _LARGEST_DEFAULT_BATCH = 20
 _CACHE_BUDGET_BYTES = 1 << 30
 
@@ -36,21 +34,6 @@ class Picture:
     key: PictureKey
     tokens_L: IntArray
     image_3SS: FloatArray
-    saliency: tuple[FloatArray, ...] = ()
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A batch: tokens of every scale, latent, images and, when traced, logits and saliency of every scale.
-
-    `finite` says after every scale which latents are finite.
-    """
-
-    tokens: tuple[IntArray, ...]
-    f_hat_BzPP: FloatArray
-    image_B3SS: FloatArray
-    finite: tuple[BoolArray, ...] = ()
-    logits: tuple[FloatArray, ...] = ()
     saliency: tuple[FloatArray, ...] = ()
 
 
@@ -94,8 +77,8 @@ def draw_batch(backend: Backend[CacheT], plan: Plan, settings: Settings, labels_
     forced_BL = np.full(uniforms_BL.shape, -1, np.int64) if forced_BL is None else forced_BL
     _check_batch(model, labels_B, uniforms_BL, forced_BL)
     cache = backend.new_cache(len(labels_B)) if cache is None else cache
-    steps = _draw_scales(backend, model, settings, labels_B, uniforms_BL, forced_BL, cache, trace)
-    return _to_drawing(steps, backend.decode(steps[-1].f_hat_BzPP))
+    controls = tuple(settings.controls(scale, tokens) for scale, tokens in enumerate(model.scale_tokens))
+    return backend.draw(cache, Request(labels_B, uniforms_BL, forced_BL, controls, trace))
 
 
 def batch_inputs(keys: Sequence[PictureKey], model: ModelShape, seed: int) -> tuple[IntArray, FloatArray]:
@@ -122,37 +105,6 @@ def default_batch_size(model: ModelShape) -> int:
     """Up to 20 pictures, as many as keep the float32 caches of both guidance halves within 1 GiB."""
     cache_bytes = 2 * 2 * 4 * model.token_count * model.depth * model.width
     return max(1, min(_LARGEST_DEFAULT_BATCH, _CACHE_BUDGET_BYTES // cache_bytes))
-
-
-def _draw_scales(backend: Backend[CacheT], model: ModelShape, settings: Settings, labels_B: IntArray,
-                 uniforms_BL: FloatArray, forced_BL: IntArray, cache: CacheT, trace: bool) -> list[StepOutputs]:
-    conditioning = backend.condition(labels_B)
-    token_map_RlC, f_hat_BzPP = conditioning.token_map_RlC, _empty_latent(model, len(labels_B))
-    steps = []
-    for scale, tokens in enumerate(model.scale_tokens):
-        part = slice(*model.token_range(scale))
-        inputs = StepInputs(
-            token_map_RlC, f_hat_BzPP, np.ascontiguousarray(uniforms_BL[:, part]),
-            np.ascontiguousarray(forced_BL[:, part]), settings.controls(scale, tokens),
-        )
-        steps.append(backend.step(cache, scale, conditioning, inputs, trace))
-        token_map_RlC, f_hat_BzPP = steps[-1].token_map_RlC, steps[-1].f_hat_BzPP
-    return steps
-
-
-def _to_drawing(steps: Sequence[StepOutputs], image_B3SS: FloatArray) -> Drawing:
-    return Drawing(
-        tokens=tuple(step.tokens_Bl for step in steps),
-        f_hat_BzPP=steps[-1].f_hat_BzPP,
-        image_B3SS=image_B3SS,
-        finite=tuple(np.asarray(np.isfinite(step.f_hat_BzPP).all(axis=(1, 2, 3))) for step in steps),
-        logits=tuple(step.logits_RlV for step in steps if step.logits_RlV is not None),
-        saliency=tuple(step.saliency_ARl for step in steps if step.saliency_ARl is not None),
-    )
-
-
-def _empty_latent(model: ModelShape, batch: int) -> FloatArray:
-    return np.zeros((batch, model.z_channels, model.latent_side, model.latent_side), np.float32)
 
 
 def _filled(batch: Sequence[PictureKey], size: int) -> list[PictureKey]:

@@ -4,14 +4,15 @@ import errno
 import io
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from signal import Signals
 
 from hieramp.runtime.backend import CacheT
-from hieramp.runtime.backends import open_backend
+from hieramp.runtime.backend_choice import Choice, Needs, choose_backend
+from hieramp.runtime.backends import open_choice
 from hieramp.runtime.batches import Shard, Unit, units
 from hieramp.runtime.card import card_text
 from hieramp.runtime.catalogue import ClassEntry
@@ -38,6 +39,7 @@ from hieramp.runtime.progress import Observer, Progress
 from hieramp.runtime.recipe import Recipe, resolve_recipe
 from hieramp.runtime.schedule import Overrides
 from hieramp.runtime.signals import Stop, never
+from hieramp.runtime.surroundings import survey
 from hieramp.runtime.verified import default_memory
 from hieramp.runtime.writers.layouts import LAYOUTS, laid_out, target_of, with_layout
 from hieramp.runtime.writers.picture_folder import is_there
@@ -58,7 +60,8 @@ class Job:
     ipc: int = 10
     seed: int = 0
     batch_size: int | None = None
-    provider: str = "cpu"
+    backend: str = "auto"
+    provider: str | None = None
     threads: int | None = None
     overrides: Overrides = field(default_factory=Overrides)
     save_size: int | None = None
@@ -81,6 +84,8 @@ class Report:
     classes: int
     drawn: int
     seconds: float
+    backend: str
+    backend_choice: str
 
     @property
     def images_per_second(self) -> float:
@@ -95,6 +100,7 @@ class _Run:
     plan: Plan
     recipe: Recipe
     classes: tuple[ClassEntry, ...]
+    choice: Choice
     target: Target
     writer: Writer
 
@@ -110,15 +116,17 @@ class _Run:
     def report(self, drawn: int, seconds: float) -> Report:
         sheet = self.job.out / CONTACT_SHEET if self.job.shard.is_whole else None
         name = self.plan.manifest.name
-        return Report(name, self.job.out, sheet, self.pictures(), len(self.classes), drawn, seconds)
+        return Report(name, self.job.out, sheet, self.pictures(), len(self.classes), drawn, seconds,
+                      self.choice.backend, self.choice.sentence)
 
 
-def run_job(job: Job, observers: Sequence[Observer] = (), stop: Stop = never) -> Report:
+def run_job(job: Job, observers: Sequence[Observer] = (), stop: Stop = never,
+            say: Callable[[str], None] = lambda line: None) -> Report:
     """Generate the dataset, or what an earlier run has left to do; a complete one is left as it is.
 
-    The observers are told of every batch. `stop` is asked after every batch and gives the number of a signal to stop
-    with. Raises a HierampError before anything is written where the job cannot be done, a RunError where it fails on
-    the way and a StoppedError where it was stopped: then the same job continues.
+    The observers are told of every batch, `say` which back end draws, and why. `stop` is asked after every batch and
+    gives the number of a signal to stop with. Raises a HierampError before anything is written where the job cannot be
+    done, a RunError where it fails on the way and a StoppedError where it was stopped: then the same job continues.
     """
     plan = Plan.open(job.engine or shipped_plan(), verify=False)
     run = _decide(job, plan)
@@ -128,28 +136,32 @@ def run_job(job: Job, observers: Sequence[Observer] = (), stop: Stop = never) ->
         return run.report(0, 0.0)
     check_writable(job.out)
     plan.verify(None if job.verify else default_memory())
-    with open_backend(plan, job.provider, job.threads, job.compute) as backend:
-        progress = _make(run, Painter(backend, plan, run.recipe, run.classes), observers, stop)
+    with open_choice(plan, run.choice, job.threads, job.compute) as backend:
+        progress = _make(run, Painter(backend, plan, run.recipe, run.classes), observers, stop, say)
     return run.report(progress.drawn, progress.seconds)
 
 
 def _decide(job: Job, plan: Plan) -> _Run:
     recipe, classes = resolve_recipe(
         plan, classes=job.classes, ipc=job.ipc, seed=job.seed, batch_size=job.batch_size, overrides=job.overrides,
-        save_size=job.save_size, provider=job.provider, compute=job.compute,
+        save_size=job.save_size, compute=job.compute,
     )
+    choice = choose_backend(job.backend, job.provider, survey(plan), Needs(recipe.batch_size, recipe.settings.top_k))
+    recipe = replace(recipe, backend=choice.backend, provider=choice.provider, backend_choice=choice.sentence)
     recipe, classes = with_layout(recipe, job.layout, job.shard_size), laid_out(classes, job.layout)
     target = target_of(job.out, recipe, classes)
-    return _Run(job, plan, recipe, classes, target, LAYOUTS[job.layout].write(target))
+    return _Run(job, plan, recipe, classes, choice, target, LAYOUTS[job.layout].write(target))
 
 
-def _make(run: _Run, painter: Painter[CacheT], observers: Sequence[Observer], stop: Stop) -> Progress:
+def _make(run: _Run, painter: Painter[CacheT], observers: Sequence[Observer], stop: Stop,
+          say: Callable[[str], None]) -> Progress:
     """Everything that writes; a folder that is not free for this run is left as it was."""
     job = run.job
     with _named_failures(job.out):
         make_folders([job.out])
         with held(job.out, shared=not job.shard.is_whole):
             claim_folder(job.out, run.recipe, job.shard, job.overwrite)
+            say(run.choice.sentence)
             write_start(job.out, run.recipe, run.classes, job.shard)
             with held(job.out / record_name(job.shard)):  # against the same shard, which shares the folder
                 make_folders(run.writer.folders())

@@ -7,7 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from hieramp.runtime.backend import Conditioning, FloatArray, IntArray, StepInputs, StepOutputs
+from hieramp.runtime.backend import (
+    Conditioning,
+    Drawing,
+    FloatArray,
+    IntArray,
+    Request,
+    StepInputs,
+    StepOutputs,
+)
 from hieramp.runtime.binding import KVCache, Tensor, run_bound, scalar, view
 from hieramp.runtime.contract import new_kv, past_kv
 from hieramp.runtime.cores import usable_cores
@@ -17,6 +25,7 @@ from hieramp.runtime.plan import Plan
 from hieramp.runtime.processor import cpu_features
 from hieramp.runtime.providers import Provider, check_compute, find_provider, select_provider
 from hieramp.runtime.scales import ScaleConstants, load_scale_constants
+from hieramp.runtime.steps import draw_by_steps
 
 _ERRORS_ONLY = 3
 _PIXELS_AT_ONCE = 256 * 256
@@ -67,6 +76,9 @@ class OnnxRuntimeBackend:
         model = self._model
         shape = (model.token_count, 2, 2 * batch, model.heads, model.head_width)
         return KVCache.allocate(self._device, self._manifest.cache_type, shape, model.depth)
+
+    def draw(self, cache: KVCache, request: Request) -> Drawing:
+        return draw_by_steps(self, self._model, cache, request)
 
     def condition(self, labels_B: IntArray) -> Conditioning:
         rows, model = 2 * len(labels_B), self._model

@@ -44,6 +44,12 @@ def find_provider(name: str) -> Provider:
     return provider
 
 
+def available_providers() -> tuple[str, ...]:
+    """Short names of the providers that this ONNX Runtime was built with."""
+    available = _available()
+    return tuple(short for short, provider in PROVIDERS.items() if provider.full_name in available)
+
+
 def select_provider(options: Any, provider: Provider, threads: int = 0, compute: str = "f32") -> list[str] | None:
     """Make session options use a provider; what is returned goes to the session as its list of providers.
 

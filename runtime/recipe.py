@@ -15,6 +15,8 @@ from hieramp.runtime.schedule import Overrides, Settings, resolve_settings
 _WORDS = {"plan": "the plan", "plan_sha256": "the plan's contents", "layout": "--format", "image_side": "--save-size",
           "versions": "the version of"}
 _LONGEST_VALUE = 40
+# Why a back end was taken may change (a driver was installed) without changing the pictures.
+_NOT_COMPARED = ("backend_choice",)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Recipe:
     compute: str = "f32"
     layout: str = "folder"
     shard_size: int | None = None
+    backend: str = "onnxruntime"
+    backend_choice: str = ""
 
     @property
     def batches(self) -> BatchPlan:
@@ -66,7 +70,7 @@ def differences(made: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     phrases = []
     for name, wanted in asked.items():
         there = made.get(name)
-        if there == wanted:
+        if there == wanted or name in _NOT_COMPARED:
             continue
         if isinstance(there, dict) and isinstance(wanted, dict):
             phrases += [f"{_WORDS[name]} {phrase}" if name in _WORDS else f"--{phrase}"

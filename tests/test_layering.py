@@ -17,7 +17,7 @@ BANNED = {
 }
 # Third-party modules of the core dependencies and of the extras cpu, gpu, openvino, tensorrt and parquet, as imported.
 RUNTIME_MODULES = {"numpy", "click", "PIL", "safetensors", "platformdirs", "tqdm", "onnxruntime",
-                   "onnxruntime_ep_openvino", "tensorrt", "tensorrt_rtx", "pyarrow", "hieramp"}
+                   "onnxruntime_ep_openvino", "tensorrt", "tensorrt_rtx", "cuda", "pyarrow", "hieramp"}
 
 
 def is_within(module: str, package: str) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from hieramp.export.parity.observation import Inputs, forced_steps
-from hieramp.runtime import Backend, Manifest, OnnxRuntimeBackend, Plan, Settings, draw_batch
+from hieramp.runtime import Manifest, OnnxRuntimeBackend, Plan, Settings, StepBackend, draw_batch
 from hieramp.runtime.backend import CacheT, FloatArray, IntArray
 from hieramp.runtime.contract import WEIGHTS
 from hieramp_ref.checkpoint import load_var, load_vqvae
@@ -54,8 +54,8 @@ def draw_agreement(
     return Agreement(forced / uniforms_NL.size, free / uniforms_NL.size, uniforms_NL.size)
 
 
-def draws_after(backend: Backend[CacheT], plan: Plan, settings: Settings, labels_B: IntArray, uniforms_BL: FloatArray,
-                history_BL: IntArray) -> IntArray:
+def draws_after(backend: StepBackend[CacheT], plan: Plan, settings: Settings, labels_B: IntArray,
+                uniforms_BL: FloatArray, history_BL: IntArray) -> IntArray:
     """What the plan draws [B, L] at every scale, had the scales before it given the tokens of `history_BL`."""
     history = tuple(history_BL[:, slice(*plan.manifest.model.token_range(scale))]
                     for scale in range(plan.manifest.model.scale_count))

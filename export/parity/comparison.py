@@ -14,7 +14,7 @@ from hieramp.export.parity.measure import measure_pictures, measure_scales
 from hieramp.export.parity.observation import Inputs, Observation, observe
 from hieramp.export.parity.samples import join
 from hieramp.export.parity.summary import class_figures, picture_figures, scale_figures
-from hieramp.runtime import Backend, Plan
+from hieramp.runtime import Plan, StepBackend
 from hieramp.runtime.backend import CacheT
 
 SHOWN_PICTURES = 8
@@ -47,7 +47,7 @@ class Comparison:
         return first_failure(self.figures)
 
 
-def compare(plan: Plan, backend: Backend[CacheT], reference: Facts, pairs: Iterable[tuple[Inputs, Observation]], *,
+def compare(plan: Plan, backend: StepBackend[CacheT], reference: Facts, pairs: Iterable[tuple[Inputs, Observation]], *,
             digest: str = "") -> Comparison:
     """Run a plan over the reference's batches, with the reference's tokens as history and running free.
 

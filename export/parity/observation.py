@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from hieramp.runtime import Backend, Plan, Settings, StepInputs, StepOutputs, batch_inputs, draw_batch
+from hieramp.runtime import Plan, Settings, StepBackend, StepInputs, StepOutputs, batch_inputs, draw_batch
 from hieramp.runtime.backend import CacheT, FloatArray, IntArray
 from hieramp.runtime.drawing import PictureKey, batches
 
@@ -44,7 +44,7 @@ def picture_batches(plan: Plan, images: int, batch_size: int, seed: int) -> Iter
         yield Inputs(*batch_inputs(batch, model, seed))
 
 
-def observe(backend: Backend[CacheT], plan: Plan, settings: Settings, inputs: Inputs,
+def observe(backend: StepBackend[CacheT], plan: Plan, settings: Settings, inputs: Inputs,
             history: Observation | None = None) -> Observation:
     """Run a plan over a batch; `history` is the reference's observation, and its own free run where there is none."""
     free = draw_batch(backend, plan, settings, inputs.labels_B, inputs.uniforms_BL)
@@ -61,7 +61,7 @@ def observe(backend: Backend[CacheT], plan: Plan, settings: Settings, inputs: In
     )
 
 
-def forced_steps(backend: Backend[CacheT], plan: Plan, settings: Settings, inputs: Inputs,
+def forced_steps(backend: StepBackend[CacheT], plan: Plan, settings: Settings, inputs: Inputs,
                  history: tuple[IntArray, ...], *, trace: bool = False) -> Iterator[tuple[StepOutputs, StepOutputs]]:
     """Every scale twice, had the scales before it given the tokens of `history`: what it draws, and its taking them.
 

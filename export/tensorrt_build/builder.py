@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from hieramp.export.tensorrt_build.errors import BuildError
-from hieramp.export.tensorrt_build.library import Library
 from hieramp.export.tensorrt_build.profiles import Batches
-from hieramp.export.tensorrt_build.progress import Messages, Progress, bound, interrupt_cancels
-from hieramp.export.tensorrt_build.sidecar import Profile
+from hieramp.export.tensorrt_build.progress import Progress, interrupt_cancels
+from hieramp.runtime.tensorrt.library import Library
+from hieramp.runtime.tensorrt.messages import bound
+from hieramp.runtime.tensorrt.sidecar import Profile
 
 _MEBIBYTE = 1 << 20
 
@@ -47,7 +48,7 @@ class Job:
 
 def build_engine(library: Library, job: Job, options: BuildOptions) -> memoryview:
     """The serialized engine; a BuildError gives the library's reason where it refuses."""
-    trt, messages = library.module, _messages(library)
+    trt, messages = library.module, library.messages()
     builder = _created(trt.Builder(messages), messages, f"{library.flavour} does not start")
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, messages)  # holds the weights, so it has to outlive the build
@@ -129,11 +130,6 @@ def _network_flags(trt: Any) -> int:
     return 0 if flag is None else 1 << int(flag)
 
 
-def _messages(library: Library) -> Any:
-    logger = library.module.ILogger
-    return bound(Messages, logger)((logger.Severity.INTERNAL_ERROR, logger.Severity.ERROR))
-
-
 @contextmanager
 def _progress(library: Library, title: str) -> Iterator[Any]:
     progress = bound(Progress, library.module.IProgressMonitor)(title)
@@ -153,5 +149,5 @@ def _parser_reason(parser: Any) -> str:
 def _created(thing: Any, messages: Any, failure: str) -> Any:
     """What the library made; it makes None, and logs why, where it cannot."""
     if thing is None:
-        raise BuildError(f"{failure}: {messages.errors[0] if messages.errors else 'no reason given'}")
+        raise BuildError(f"{failure}: {messages.reason}")
     return thing

@@ -38,13 +38,14 @@ def build_engines_command(
 ) -> None:
     """Do what the options say and print what was built."""
     from hieramp.export.tensorrt_build.builder import BuildOptions
-    from hieramp.export.tensorrt_build.device import current_device
     from hieramp.export.tensorrt_build.engines import Target, build_engines
-    from hieramp.export.tensorrt_build.library import choose_targets, load_library, parse_capabilities
     from hieramp.export.tensorrt_build.profiles import Batches
+    from hieramp.export.tensorrt_build.targets import choose_targets, parse_capabilities
     from hieramp.export.tensorrt_plugins.choice import reason_against
     from hieramp.export.tensorrt_plugins.sizes import PluginSizes
     from hieramp.runtime.plan import Plan
+    from hieramp.runtime.tensorrt.device import current_device
+    from hieramp.runtime.tensorrt.library import load_library
 
     batches = Batches(max_batch, min(Batches.opt, max_batch) if opt_batch is None else opt_batch)
     wanted = parse_capabilities(compute_capability) if compute_capability is not None else ()

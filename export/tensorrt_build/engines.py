@@ -7,21 +7,22 @@ from pathlib import Path
 
 from hieramp.export.output_folder import replaced_in_one_step
 from hieramp.export.tensorrt_build.builder import BuildOptions, Job, build_engine
-from hieramp.export.tensorrt_build.device import Device
-from hieramp.export.tensorrt_build.library import Library
 from hieramp.export.tensorrt_build.plugin_graph import plugin_graph
 from hieramp.export.tensorrt_build.profiles import graph_profiles
-from hieramp.export.tensorrt_build.sidecar import (
+from hieramp.runtime.contract import GRAPH_NAMES, WEIGHTS
+from hieramp.runtime.manifest import Member
+from hieramp.runtime.plan import Plan
+from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.tensorrt.library import Library
+from hieramp.runtime.tensorrt.sidecar import (
     SCHEMA_VERSION,
     Sidecar,
     current_system,
+    engine_file,
     engine_folder,
     sidecar_json,
     sidecar_path,
 )
-from hieramp.runtime.contract import GRAPH_NAMES, WEIGHTS
-from hieramp.runtime.manifest import Member
-from hieramp.runtime.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,6 @@ def build_engines(plan: Plan, target: Target, options: BuildOptions) -> tuple[Bu
     with replaced_in_one_step(out) as folder:
         sidecars = {graph: _write_engine(folder, plan, graph, target, options) for graph in GRAPH_NAMES}
     return tuple(BuiltEngine(engine_file(out, graph), sidecar) for graph, sidecar in sidecars.items())
-
-
-def engine_file(folder: Path, graph: str) -> Path:
-    """The engine of a graph in a folder of engines."""
-    return folder / f"{graph}.engine"
 
 
 def _write_engine(folder: Path, plan: Plan, graph: str, target: Target, options: BuildOptions) -> Sidecar:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hieramp.export.tensorrt_build.errors import BuildError
-from hieramp.export.tensorrt_build.sidecar import Profile, Range
 from hieramp.runtime.manifest import GraphSpec, Manifest, ModelShape
+from hieramp.runtime.tensorrt.sidecar import Profile, Range
 
 TOP_K_LIMIT = 3840  # the most that TensorRT's TopK takes; a larger maximum builds, and fails when it is used
 Sizes = Mapping[str, int]

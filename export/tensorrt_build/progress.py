@@ -1,7 +1,4 @@
-"""A bar for a build, and the messages of the library, in the shape that its callbacks want.
-
-Both are plain classes; `bound` joins one with the library's own base class, which is known only after the import.
-"""
+"""A bar for a build, in the shape that the library's callbacks want (`bound` of runtime/tensorrt/messages.py)."""
 
 import signal
 import threading
@@ -13,11 +10,6 @@ from typing import Any
 from tqdm import tqdm
 
 _FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
-
-
-def bound(callback: type[Any], base: Any) -> type[Any]:
-    """A class with the methods of `callback` that the library accepts as one of its `base`."""
-    return type(callback.__name__, (callback, base), {})
 
 
 @dataclass
@@ -69,19 +61,6 @@ class Progress:
     def _show(self, phase_name: str) -> None:
         self._bar.set_description_str(f"{self._title}: {phase_name.lower()}", refresh=False)
         self._bar.update(max(0.0, self.fraction - self._bar.n))
-
-
-class Messages:
-    """Keeps the library's errors, the first of which is the cause, and drops the rest of its talk."""
-
-    def __init__(self, error_levels: tuple[Any, ...]) -> None:
-        super().__init__()
-        self.errors: list[str] = []
-        self._error_levels = error_levels
-
-    def log(self, severity: Any, msg: str) -> None:
-        if severity in self._error_levels:
-            self.errors.append(msg)
 
 
 @contextmanager

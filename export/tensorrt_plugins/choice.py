@@ -3,9 +3,9 @@
 from importlib import import_module
 from importlib.util import find_spec
 
-from hieramp.export.tensorrt_build.device import Device
-from hieramp.export.tensorrt_build.library import Library
 from hieramp.export.tensorrt_plugins.sizes import PluginSizes
+from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.tensorrt.library import Library
 
 
 def reason_against(library: Library, device: Device | None, sizes: PluginSizes) -> str | None:

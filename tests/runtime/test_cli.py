@@ -64,13 +64,30 @@ def test_a_dataset_is_written_and_reported(run: Run, out: Path, plan: Plan) -> N
 def test_json_is_a_line_a_batch_and_a_report(run: Run, out: Path) -> None:
     result = run("--json", "--classes", "bee,dog", "--batch-size", "3")
     *batches, report = map(json.loads, result.stdout.splitlines())
-    assert result.stderr == ""
+    assert result.stderr == report["backend_choice"] + "\n"
     assert [(event["event"], event["batch"], event["done"], event["total"]) for event in batches] == [
         ("batch", 0, 3, 4), ("batch", 1, 4, 4)]
     assert batches[-1]["seconds_left"] == 0 and batches[0]["images_per_second"] > 0
     assert report["event"] == "report" and report["drawn"] == 4
     assert (report["pictures"], report["classes"], report["out"]) == (4, 2, str(out))
     assert report["images_per_second"] > 0
+
+
+def test_the_back_end_and_why_are_said_and_recorded(run: Run, out: Path) -> None:
+    result = run("--json", "--provider", "cpu")
+    sentence = "back end onnxruntime (cpu): the provider that was asked for"
+    assert result.stderr == sentence + "\n"
+    report, record = json.loads(result.stdout.splitlines()[-1]), json.loads((out / "dataset.json").read_text())
+    for said in (report, record):
+        assert (said["backend"], said["backend_choice"]) == ("onnxruntime", sentence)
+
+
+def test_the_reason_alone_makes_no_other_dataset(run: Run, out: Path) -> None:
+    assert run("--backend", "onnxruntime", "--provider", "cpu").exit_code == 0
+    (out / "ant" / "00000.png").unlink()
+    again = run("--backend", "onnxruntime")
+    assert again.exit_code == 0, again.output
+    assert "which needs no GPU" in json.loads((out / "dataset.json").read_text())["backend_choice"]
 
 
 def test_pictures_do_not_depend_on_order_or_company(run: Run, tmp_path: Path) -> None:
@@ -120,6 +137,8 @@ def assert_refused(result: Result, message: str) -> None:
     (["--batch-size", "0"], "Invalid value for '--batch-size'"),
     (["--provider", "abacus"], "'abacus' is not one of 'cpu'"),
     (["--provider", "nv_tensorrt_rtx"], "provider 'nv_tensorrt_rtx' is not available here"),
+    (["--backend", "abacus"], "'abacus' is not one of 'auto', 'tensorrt', 'tensorrt_rtx', 'onnxruntime'"),
+    (["--backend", "tensorrt", "--provider", "cpu"], "contradicts backend 'tensorrt'"),
     (["--cfg", "1,x"], "Invalid value for '--cfg': '1,x' is not a number"),
     (["--cfg", "1,2"], "cfg takes one value, three (coarse, middle, fine) or 4 (one a scale), got 2: 1,2"),
     (["--cfg", "nan"], "cfg must be finite, got nan"),

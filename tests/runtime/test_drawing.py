@@ -7,7 +7,7 @@ from types import TracebackType
 import numpy as np
 import pytest
 
-from hieramp.runtime.backend import Conditioning, StepInputs, StepOutputs
+from hieramp.runtime.backend import Conditioning, Drawing, Request, StepInputs, StepOutputs
 from hieramp.runtime.drawing import (
     PictureKey,
     batch_inputs,
@@ -17,8 +17,10 @@ from hieramp.runtime.drawing import (
     draw_pictures,
 )
 from hieramp.runtime.errors import NotFiniteError, PlanError, SettingsError
+from hieramp.runtime.manifest import ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Settings, resolve_settings
+from hieramp.runtime.steps import draw_by_steps
 from hieramp.runtime.uniforms import token_uniforms
 
 
@@ -26,6 +28,7 @@ from hieramp.runtime.uniforms import token_uniforms
 class NotingBackend:
     """Tokens are the uniforms in percent; the latent counts steps; a picture is its class."""
 
+    model: ModelShape
     labels: list[list[int]] = field(default_factory=list)
     caches: list[int] = field(default_factory=list)
     steps: list[tuple[int, StepInputs]] = field(default_factory=list)
@@ -33,6 +36,9 @@ class NotingBackend:
     def new_cache(self, batch: int) -> int:
         self.caches.append(batch)
         return batch
+
+    def draw(self, cache: int, request: Request) -> Drawing:
+        return draw_by_steps(self, self.model, cache, request)
 
     def condition(self, labels_B: np.ndarray) -> Conditioning:
         self.labels.append(labels_B.tolist())
@@ -59,8 +65,8 @@ class NotingBackend:
 
 
 @pytest.fixture
-def backend() -> NotingBackend:
-    return NotingBackend()
+def backend(plan: Plan) -> NotingBackend:
+    return NotingBackend(plan.manifest.model)
 
 
 @pytest.fixture
@@ -151,7 +157,7 @@ class BrokenBackend(NotingBackend):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_picture_that_is_not_finite_is_named(plan: Plan, settings: Settings, scale: int, where: str,
                                                value: float) -> None:
-    pictures = draw_pictures(BrokenBackend(scale=scale, value=value), plan, settings,
+    pictures = draw_pictures(BrokenBackend(plan.manifest.model, scale=scale, value=value), plan, settings,
                              [PictureKey(0, 7), PictureKey(3, 8)], seed=5, batch_size=2)
     with pytest.raises(NotFiniteError, match=rf"picture 8 of class 3 \(seed 5\).*in {where}, precision fp32") as error:
         list(pictures)
@@ -160,7 +166,8 @@ def test_a_picture_that_is_not_finite_is_named(plan: Plan, settings: Settings, s
 
 def test_repeats_that_are_not_finite_do_not_matter(plan: Plan, settings: Settings) -> None:
     """Repeats that fill a batch up are dropped."""
-    drawn = list(draw_pictures(BrokenBackend(), plan, settings, [PictureKey(0, 7)], seed=5, batch_size=2))
+    backend = BrokenBackend(plan.manifest.model)
+    drawn = list(draw_pictures(backend, plan, settings, [PictureKey(0, 7)], seed=5, batch_size=2))
     assert [picture.key for picture in drawn] == [PictureKey(0, 7)]
 
 

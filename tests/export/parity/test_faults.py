@@ -20,18 +20,28 @@ from hieramp.export.parity.comparison import Comparison, compare
 from hieramp.export.parity.facts import plan_facts
 from hieramp.export.parity.observation import observe, picture_batches
 from hieramp.export.weight_file import read_layout
-from hieramp.runtime import Backend, Conditioning, OnnxRuntimeBackend, Plan, StepInputs, StepOutputs
+from hieramp.runtime import (
+    Conditioning,
+    Drawing,
+    OnnxRuntimeBackend,
+    Plan,
+    Request,
+    StepBackend,
+    StepInputs,
+    StepOutputs,
+)
 from hieramp.runtime.manifest import ClassList, manifest_json
 from hieramp.runtime.scales import load_scale_constants
+from hieramp.runtime.steps import draw_by_steps
 
 IMAGES = 40
 
 
-def open_backend(plan: Plan) -> Backend[Any]:
+def open_backend(plan: Plan) -> StepBackend[Any]:
     return OnnxRuntimeBackend.open(plan, threads=1)
 
 
-def compared(model: LoadedModel, plan: Plan, backend: Callable[[Plan], Backend[Any]] = open_backend) -> Comparison:
+def compared(model: LoadedModel, plan: Plan, backend: Callable[[Plan], StepBackend[Any]] = open_backend) -> Comparison:
     """The plan beside the model that it was exported from."""
     reference = checkpoint(model.var, model.vqvae, model.settings, "tiny")
     pairs = observe_checkpoint(reference, picture_batches(plan, IMAGES, 20, seed=0))
@@ -178,6 +188,9 @@ class LeakyBackend:
     def new_cache(self, batch: int) -> dict[int, list[np.ndarray]]:
         model = self.plan.manifest.model
         return {-1: [np.zeros((0, 2, 2 * batch, model.heads, model.head_width), np.float32)] * model.depth}
+
+    def draw(self, cache: dict[int, list[np.ndarray]], request: Request) -> Drawing:
+        return draw_by_steps(self, self.plan.manifest.model, cache, request)
 
     def condition(self, labels_B: np.ndarray) -> Conditioning:
         names = ["adaln", "adaln_head", "token_map"]

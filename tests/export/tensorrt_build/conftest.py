@@ -13,9 +13,9 @@ import pytest
 from hieramp.export.model_source import LoadedModel
 from hieramp.export.tensorrt_build.builder import BuildOptions
 from hieramp.export.tensorrt_build.engines import BuiltEngine, Target, build_engines
-from hieramp.export.tensorrt_build.library import Library, load_library
 from hieramp.export.tensorrt_build.profiles import Batches
 from hieramp.runtime import Plan
+from hieramp.runtime.tensorrt.library import Library, load_library
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,12 @@ import pytest
 
 from hieramp.export.tensorrt_build.builder import BuildOptions, Job, build_engine, shape_inputs
 from hieramp.export.tensorrt_build.errors import BuildError
-from hieramp.export.tensorrt_build.library import Library
 from hieramp.export.tensorrt_build.profiles import Batches, graph_profiles
 from hieramp.export.tensorrt_build.progress import Progress
-from hieramp.export.tensorrt_build.sidecar import Range
 from hieramp.runtime import Plan
 from hieramp.runtime.contract import GRAPH_NAMES
+from hieramp.runtime.tensorrt.library import Library
+from hieramp.runtime.tensorrt.sidecar import Range
 
 pytestmark = pytest.mark.tensorrt
 OPTIONS = BuildOptions()

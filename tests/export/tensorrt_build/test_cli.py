@@ -10,11 +10,11 @@ import pytest
 
 from hieramp.export.cli import main as build
 from hieramp.export.tensorrt_build import engines
-from hieramp.export.tensorrt_build.library import Library
 from hieramp.export.tensorrt_build.profiles import graph_profiles
-from hieramp.export.tensorrt_build.sidecar import read_sidecar
 from hieramp.export.tensorrt_plugins import choice
 from hieramp.runtime import Plan
+from hieramp.runtime.tensorrt.library import Library
+from hieramp.runtime.tensorrt.sidecar import read_sidecar
 
 Outcome = tuple[int, str, str]
 WITHOUT = """

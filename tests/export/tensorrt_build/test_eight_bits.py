@@ -6,11 +6,12 @@ import pytest
 
 from hieramp.export.model_source import LoadedModel
 from hieramp.export.tensorrt_build.builder import BuildOptions, Job, build_engine
-from hieramp.export.tensorrt_build.device import Device
 from hieramp.export.tensorrt_build.errors import BuildError
-from hieramp.export.tensorrt_build.library import Library, choose_targets
 from hieramp.export.tensorrt_build.profiles import Batches, graph_profiles
+from hieramp.export.tensorrt_build.targets import choose_targets
 from hieramp.runtime import Plan
+from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.tensorrt.library import Library
 
 pytestmark = pytest.mark.tensorrt
 TARGETS = {"int8": ("86", "89", "120"), "fp8": ("89", "120")}

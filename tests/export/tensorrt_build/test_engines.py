@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from hieramp.export.tensorrt_build.builder import BuildOptions
-from hieramp.export.tensorrt_build.device import Device
 from hieramp.export.tensorrt_build.engines import Target, build_engines
-from hieramp.export.tensorrt_build.errors import BuildError, EngineError
-from hieramp.export.tensorrt_build.library import Library
+from hieramp.export.tensorrt_build.errors import BuildError
 from hieramp.export.tensorrt_build.profiles import Batches, graph_profiles
-from hieramp.export.tensorrt_build.sidecar import check_sidecar, current_system, engine_folder, read_sidecar
 from hieramp.runtime import Plan
 from hieramp.runtime.plan import describe_member
+from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.tensorrt.errors import EngineError
+from hieramp.runtime.tensorrt.library import Library
+from hieramp.runtime.tensorrt.sidecar import check_sidecar, current_system, engine_folder, read_sidecar
 
 pytestmark = pytest.mark.tensorrt
 TARGETS = ("86", "89", "120")

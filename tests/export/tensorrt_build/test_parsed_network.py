@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hieramp.export.tensorrt_build.library import Library
 from hieramp.export.tensorrt_build.profiles import scale_sizes
 from hieramp.runtime import Plan
+from hieramp.runtime.tensorrt.library import Library
 
 pytestmark = pytest.mark.tensorrt
 Array = np.ndarray

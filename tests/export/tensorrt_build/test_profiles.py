@@ -6,9 +6,9 @@ import pytest
 
 from hieramp.export.tensorrt_build.errors import BuildError
 from hieramp.export.tensorrt_build.profiles import Batches, graph_profiles, scale_sizes
-from hieramp.export.tensorrt_build.sidecar import Profile, Range
 from hieramp.runtime import Plan
 from hieramp.runtime.manifest import GraphSpec, Manifest, TensorSpec
+from hieramp.runtime.tensorrt.sidecar import Profile, Range
 
 # The mixed plan: sides 1, 2, 3, class tokens from scale 1 on, width 32, 4 heads of 8, P² = 9.
 BY_HAND = [{"l": 1, "past": 0, "c": 0, "l_next": 4}, {"l": 4, "past": 1, "c": 1, "l_next": 9},

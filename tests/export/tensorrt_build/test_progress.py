@@ -1,15 +1,10 @@
-"""How far a build is, how it is interrupted, and which messages are kept."""
+"""How far a build is, and how it is interrupted."""
 
 import signal
 
 import pytest
 
-from hieramp.export.tensorrt_build.progress import Messages, Progress, bound, interrupt_cancels
-
-
-class Base:
-    def __init__(self) -> None:
-        self.prepared = True
+from hieramp.export.tensorrt_build.progress import Progress, interrupt_cancels
 
 
 def test_phases_within_phases() -> None:
@@ -30,12 +25,6 @@ def test_phases_within_phases() -> None:
     progress.close()
 
 
-def test_a_callback_is_one_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = bound(Progress, Base)("step")
-    assert progress.prepared
-    assert isinstance(progress, Progress)
-
-
 def test_an_interrupt_cancels_and_is_raised_at_the_end() -> None:
     before, progress, reached = signal.getsignal(signal.SIGINT), Progress("step"), []
     progress.phase_start("build", None, 2)
@@ -51,10 +40,3 @@ def test_without_an_interrupt_nothing_happens() -> None:
     with interrupt_cancels(progress):
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
-
-
-def test_errors_are_kept() -> None:
-    messages = Messages(("internal", "error"))
-    for severity in ("info", "error", "warning", "internal"):
-        messages.log(severity, f"an {severity}")
-    assert messages.errors == ["an error", "an internal"]

@@ -10,9 +10,9 @@ from types import ModuleType
 import pytest
 import torch
 
-from hieramp.export.tensorrt_build.device import Device
 from hieramp.export.tensorrt_plugins import registration
 from hieramp.export.tensorrt_plugins.compiled import PluginKernel
+from hieramp.runtime.tensorrt.device import Device
 
 NATIVE = Path(__file__).with_name("native.py")
 if find_spec("triton") is not None:

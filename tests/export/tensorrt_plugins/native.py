@@ -221,8 +221,8 @@ def give_for(module: ModuleType, plugin: str, float_type: str, sizes: Sequence[i
 
 
 def main(plugin: str, float_type: str, compute_capability: str, cuda: str, *sizes: str) -> None:
-    from hieramp.export.tensorrt_build.device import Device
     from hieramp.export.tensorrt_plugins.registration import register
+    from hieramp.runtime.tensorrt.device import Device
 
     module = install()
     register(Device(compute_capability, cuda, None))

@@ -6,11 +6,11 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from hieramp.export.tensorrt_build.device import Device
-from hieramp.export.tensorrt_build.library import Library
 from hieramp.export.tensorrt_plugins import choice
 from hieramp.export.tensorrt_plugins.choice import reason_against
 from hieramp.export.tensorrt_plugins.sizes import PluginSizes
+from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.tensorrt.library import Library
 
 SIZES = PluginSizes(256, 64, 4096)
 ORIN = Device("87", "12.6", None)

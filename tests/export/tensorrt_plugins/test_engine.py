@@ -12,12 +12,12 @@ from onnx import TensorProto, helper
 from hieramp.export.graph import DOMAIN, IR_VERSION, OPSET
 from hieramp.export.operators import operator_bodies
 from hieramp.export.tensorrt_build.builder import BuildOptions, Job, build_engine
-from hieramp.export.tensorrt_build.device import Device, current_device
-from hieramp.export.tensorrt_build.library import Library, load_library
-from hieramp.export.tensorrt_build.sidecar import Profile, Range
 from hieramp.export.tensorrt_plugins.choice import reason_against
 from hieramp.export.tensorrt_plugins.nodes import with_plugins
 from hieramp.export.tensorrt_plugins.sizes import PluginSizes
+from hieramp.runtime.tensorrt.device import Device, current_device
+from hieramp.runtime.tensorrt.library import Library, load_library
+from hieramp.runtime.tensorrt.sidecar import Profile, Range
 
 pytestmark = [pytest.mark.gpu, pytest.mark.tensorrt]
 SIZES = PluginSizes(64, 32, 512)

@@ -10,11 +10,11 @@ from hieramp.export.graph import DOMAIN
 from hieramp.export.model_source import LoadedModel
 from hieramp.export.tensorrt_build.builder import BuildOptions, Job, build_engine
 from hieramp.export.tensorrt_build.errors import BuildError
-from hieramp.export.tensorrt_build.library import load_library
 from hieramp.export.tensorrt_build.profiles import Batches, graph_profiles
 from hieramp.export.tensorrt_plugins.nodes import plugins_of, with_plugins
 from hieramp.export.tensorrt_plugins.sizes import PluginSizes
 from hieramp.runtime import Plan
+from hieramp.runtime.tensorrt.library import load_library
 
 SIZES = PluginSizes(tokens=16, head_width=8, vocab=32)
 

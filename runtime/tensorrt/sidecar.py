@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hieramp.export.tensorrt_build.errors import EngineError
 from hieramp.runtime.contract import GRAPH_NAMES, WEIGHTS
 from hieramp.runtime.manifest import Member
 from hieramp.runtime.plan import Plan, describe_member
 from hieramp.runtime.schema import SchemaError, decode, encode
+from hieramp.runtime.tensorrt.errors import EngineError
 
 SCHEMA_VERSION = 1
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
@@ -76,6 +76,11 @@ def engine_folder(plan_folder: Path, flavour: str, version: str, compute_capabil
     """Where a plan's engines for one library and one set of targets lie."""
     targets = "-".join(f"sm{capability}" for capability in compute_capabilities)
     return plan_folder / ENGINES_FOLDER / f"{flavour}-{version}-{targets}"
+
+
+def engine_file(folder: Path, graph: str) -> Path:
+    """The engine of a graph in a folder of engines."""
+    return folder / f"{graph}.engine"
 
 
 def sidecar_path(engine: Path) -> Path:

@@ -1,13 +1,13 @@
-"""Which library, which GPUs, and one line for what cannot be."""
+"""Which GPUs, and one line for what cannot be."""
 
-import sys
 from types import SimpleNamespace
 
 import pytest
 
-from hieramp.export.tensorrt_build.device import Device
 from hieramp.export.tensorrt_build.errors import BuildError
-from hieramp.export.tensorrt_build.library import Library, choose_targets, load_library, parse_capabilities
+from hieramp.export.tensorrt_build.targets import choose_targets, parse_capabilities
+from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.tensorrt.library import Library
 
 RTX = Library("tensorrt_rtx", SimpleNamespace(
     __version__="1.7", ComputeCapability=SimpleNamespace(CURRENT=0, SM86=86, SM89=89, SM120=120)))
@@ -52,14 +52,3 @@ def test_targets_that_cannot_be(
 ) -> None:
     with pytest.raises(BuildError, match=complaint):
         choose_targets(library, wanted, device)
-
-
-def test_an_unknown_library() -> None:
-    with pytest.raises(BuildError, match="target must be one of tensorrt, tensorrt_rtx, got 'trt'"):
-        load_library("trt")
-
-
-def test_a_library_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(BuildError, match=r"target tensorrt cannot be imported .*JetPack"):
-        load_library("tensorrt")

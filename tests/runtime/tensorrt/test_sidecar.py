@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
-from hieramp.export.tensorrt_build.errors import EngineError
-from hieramp.export.tensorrt_build.profiles import Batches, graph_profiles
-from hieramp.export.tensorrt_build.sidecar import (
+from hieramp.runtime import Plan
+from hieramp.runtime.plan import describe_member
+from hieramp.runtime.tensorrt.errors import EngineError
+from hieramp.runtime.tensorrt.sidecar import (
+    Profile,
+    Range,
     Sidecar,
     check_sidecar,
     current_system,
@@ -19,10 +22,15 @@ from hieramp.export.tensorrt_build.sidecar import (
     sidecar_json,
     sidecar_path,
 )
-from hieramp.runtime import Plan
-from hieramp.runtime.plan import describe_member
 
 HERE: dict[str, Any] = {"flavour": "tensorrt_rtx", "version": "1.7.1", "compute_capability": "89"}
+PROFILES = (Profile(0, {"uniform": Range((1, 1), (8, 1), (32, 1))}, {"top_k": Range((1,), (6,), (8,))}),)
+
+
+@pytest.fixture
+def plan(make_plan: Callable[..., Path]) -> Plan:
+    """A plan to break."""
+    return Plan.open(make_plan())
 
 
 @pytest.fixture
@@ -34,7 +42,7 @@ def engine(plan: Plan) -> Path:
     sidecar_path(path).write_text(sidecar_json(Sidecar(
         1, "scale_step", "tensorrt_rtx", "1.7.1", ("86", "89"), "linux-x86_64", None, None,
         members["scale_step.onnx"].sha256, members["weights.safetensors"].sha256, (),
-        graph_profiles(plan.manifest, "scale_step", Batches()), "fp32", False, 1.5, describe_member(path))))
+        PROFILES, "fp32", False, 1.5, describe_member(path))))
     return path
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hieramp.export.tensorrt_build.device import Device, current_device, query_device
+from hieramp.runtime.tensorrt.device import Device, current_device, query_device
 
 
 class Cuda:
@@ -67,7 +67,7 @@ def test_no_driver_version(nvml: Nvml | None) -> None:
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hieramp.export.tensorrt_build.device._CUDA_LIBRARIES", ("no-such-library.so",))
+    monkeypatch.setattr("hieramp.runtime.tensorrt.device._CUDA_LIBRARIES", ("no-such-library.so",))
     assert current_device() is None
 
 

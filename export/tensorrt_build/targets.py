@@ -1,47 +1,13 @@
-"""TensorRT or TensorRT-RTX, whichever was asked for, and the GPUs it can build for."""
+"""The GPUs that engines are built for."""
 
 import re
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
 
-from hieramp.export.tensorrt_build.device import Device
 from hieramp.export.tensorrt_build.errors import BuildError
-from hieramp.export.tensorrt_build.sidecar import FLAVOURS
+from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.tensorrt.library import Library
 
 DEFAULT_TARGETS = ("86", "89", "120")
 FIRST_WITH_FP8 = 89
-_INSTALL = {
-    "tensorrt": "it comes with JetPack, or from its vendor's package index",
-    "tensorrt_rtx": "install it with pip install 'hieramp[tensorrt]'",
-}
-
-
-@dataclass(frozen=True)
-class Library:
-    """One of the two modules, which share an API; `flavour` is the name it is imported by."""
-
-    flavour: str
-    module: Any
-
-    @property
-    def version(self) -> str:
-        return str(self.module.__version__)
-
-    @property
-    def builds_for_any_gpu(self) -> bool:
-        """TensorRT-RTX compiles for the compute capabilities it is told; TensorRT for the GPU at hand."""
-        return self.flavour == "tensorrt_rtx"
-
-
-def load_library(flavour: str) -> Library:
-    """Import it; a BuildError says how it is installed where that fails."""
-    if flavour not in FLAVOURS:
-        raise BuildError(f"target must be one of {', '.join(FLAVOURS)}, got {flavour!r}")
-    try:
-        return Library(flavour, import_module(flavour))
-    except (ImportError, OSError) as error:
-        raise BuildError(f"target {flavour} cannot be imported ({error}): {_INSTALL[flavour]}") from error
 
 
 def parse_capabilities(text: str) -> tuple[str, ...]:

@@ -1,0 +1,112 @@
+"""What is found around a plan, and a whole run with engines on stand-ins for GPU and libraries."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from hieramp.runtime import Plan
+from hieramp.runtime.backend_choice import EngineSet
+from hieramp.runtime.cli import main
+from hieramp.runtime.surroundings import survey
+from hieramp.runtime.tensorrt.backend import Machine
+from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.tensorrt.limits import Limits
+
+from .tensorrt.conftest import CAPABILITY, VERSION, Bench, make_bench, write_engines
+
+
+@pytest.fixture
+def equipped(make_plan: Callable[..., Path]) -> Plan:
+    """A plan with engines of both libraries."""
+    plan = Plan.open(make_plan())
+    for flavour in ("tensorrt", "tensorrt_rtx"):
+        write_engines(plan, flavour)
+    (plan.folder / "tensorrt" / "notes-1").mkdir()
+    return plan
+
+
+@pytest.fixture
+def rtx(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """This machine has a GPU and TensorRT-RTX, and no TensorRT."""
+    bench = make_bench("tensorrt_rtx")
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", bench.tensorrt)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", bench.cuda)
+    monkeypatch.setattr("hieramp.runtime.surroundings.current_device", lambda: Device(CAPABILITY, "13.0", None))
+    monkeypatch.setattr("hieramp.runtime.tensorrt.backend.current_device", lambda: Device(CAPABILITY, "13.0", None))
+    monkeypatch.setattr(Machine, "here", lambda flavour: bench.machine)
+    return bench
+
+
+def test_without_a_gpu_no_library_is_asked(equipped: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hieramp.runtime.surroundings.current_device", lambda: None)
+    monkeypatch.setattr("hieramp.runtime.surroundings.load_library", lambda name: pytest.fail("it was imported"))
+    here = survey(equipped)
+    assert {engines.flavour for engines in here.engines} == {"tensorrt", "tensorrt_rtx"}
+    assert here.device is None and here.missing == {} and "cpu" in here.providers
+
+
+def test_what_fits_and_what_does_not(equipped: Plan, rtx: Bench) -> None:
+    here = survey(equipped)
+    found = {engines.flavour: engines for engines in here.engines}
+    folder = equipped.folder / "tensorrt" / f"tensorrt_rtx-{VERSION}-sm{CAPABILITY}"
+    assert found["tensorrt_rtx"] == EngineSet(folder, "tensorrt_rtx", Limits(4, 8))
+    assert "target tensorrt cannot be imported" in here.missing["tensorrt"]
+    (folder / "decoder.engine").write_bytes(b"short")
+    misfit = next(engines.misfit for engines in survey(equipped).engines if engines.flavour == "tensorrt_rtx")
+    assert misfit is not None and "has 5 bytes where its sidecar lists" in misfit
+
+
+def test_without_onnx_runtime(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    here = survey(plan)
+    assert here.providers == () and "pip install 'hieramp[cpu]'" in here.missing["onnxruntime"]
+
+
+def test_the_newest_engines_come_first(make_plan: Callable[..., Path]) -> None:
+    plan = Plan.open(make_plan())
+    older = write_engines(plan, "tensorrt_rtx")
+    newer = Path(shutil.copytree(older, older.with_name("tensorrt_rtx-1.7-sm120")))
+    for folder, moment in ((older, 1000), (newer, 2000)):
+        os.utime(folder, (moment, moment))
+    assert [engines.folder for engines in survey(plan).engines] == [newer, older]
+
+
+def run(plan: Plan, out: Path, *options: str) -> Result:
+    arguments = ["--engine", plan.folder, "--out", out, "--threads", "1", "--ipc", "2", "--json", "--batch-size", "4"]
+    return CliRunner().invoke(main, [str(argument) for argument in [*arguments, *options]], prog_name="hieramp-run")
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.png")}
+
+
+@pytest.mark.parametrize("options", [(), ("--backend", "tensorrt_rtx")])
+def test_a_run_with_engines_makes_the_same_pictures(equipped: Plan, rtx: Bench, tmp_path: Path,
+                                                    options: tuple[str, ...]) -> None:
+    result = run(equipped, tmp_path / "a", *options)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout.splitlines()[-1])
+    record = json.loads((tmp_path / "a" / "dataset.json").read_text())
+    assert (report["backend"], record["backend"]) == ("tensorrt_rtx", "tensorrt_rtx")
+    assert record["provider"] == f"tensorrt_rtx-{VERSION}-sm{CAPABILITY}"
+    assert "its engines fit library, GPU and plan" in result.stderr
+    assert ("not tensorrt (" in result.stderr) == (options == ())
+    assert run(equipped, tmp_path / "b", "--provider", "cpu").exit_code == 0
+    assert pictures(tmp_path / "a") == pictures(tmp_path / "b")
+    assert rtx.faults == []
+
+
+def test_engines_too_small_leave_the_run_to_onnx_runtime(equipped: Plan, rtx: Bench, tmp_path: Path) -> None:
+    result = run(equipped, tmp_path / "out", "--batch-size", "5")
+    assert json.loads(result.stdout.splitlines()[-1])["backend"] == "onnxruntime"
+    assert "takes at most 4 images at a time, and 5 are wanted" in result.stderr
+    refused = run(equipped, tmp_path / "other", "--batch-size", "5", "--backend", "tensorrt_rtx")
+    assert refused.exit_code == 2 and refused.stderr.count("\n") == 1
+    assert "no back end can draw" in refused.stderr and not (tmp_path / "other").exists()
