@@ -10,7 +10,7 @@ from card_text import document
 from card_text import table as markdown_table
 from record import RESULTS, ROOT, show_spread
 
-from hieramp.runtime.images import write_text
+from hieramp.runtime.durable import write_text
 
 ROWS, PAGE = "throughput.jsonl", "throughput.md"
 BASELINE = "reference"

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from hieramp.export.agreement import draws_after
+from hieramp.export.parity.agreement import draws_after
 from hieramp.export.command import ExportCommand
 from hieramp.export.observed import observed_plan
 from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, batch_inputs, draw_batch, resolve_settings
