@@ -15,7 +15,7 @@ import click
 import gpu_work
 from gpu_memory import GpuMemory, peak_memory
 from gpu_probe import look_around
-from gpu_roofline import Roof, bytes_by_stage
+from gpu_roofline import Roof, Weights, bytes_by_stage
 from gpu_subjects import NO_GPU, GpuSubject, Here, gpu_subjects, reason_against, rehearsal
 from gpu_table import table
 from gpu_work import Work
@@ -26,7 +26,6 @@ from throughput import to_batches
 from hieramp.export.command import ExportCommand
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import HierampError
-from hieramp_ref.spec import ModelSpec
 
 PathOption = click.Path(path_type=Path)
 Figures = dict[str, Any]
@@ -119,13 +118,14 @@ def speeds(work: Work, checked: dict[GpuSubject, Figures], budget: Budget) -> It
     roofs = attempt(budget, lambda left: gpu_work.ceiling(work, precisions, left))
     yield {"what": "ceiling", "subject": "ceilings", "batch": None} | roofs
     memory, spec = GpuMemory.open(), work.files.source.spec
-    operations = operations_by_stage(spec)
+    operations, weights = operations_by_stage(spec), Weights.of(spec)
     for batch in work.batches:
         for subject, known in checked.items():
             found = attempt(budget, lambda left, subject=subject, known=known, batch=batch:
                             timed(work, subject, known.get("build", {}), batch, memory, left))
             if "not_run" not in found:
-                found |= roofline(spec, operations, subject, batch, found["batch_seconds"]["median"], roofs)
+                moved = bytes_by_stage(spec, weights, batch, subject.precision)
+                found |= roofline(operations, moved, subject.precision, batch, found["batch_seconds"]["median"], roofs)
                 found |= {"trace_bytes": gpu_work.trace_bytes(spec, batch)} if subject.engines else {}
             yield figures("speed", subject, batch) | known | {
                 "build_seconds": known.get("build", {}).get("build_seconds")} | found
@@ -139,13 +139,12 @@ def timed(work: Work, subject: GpuSubject, built: Figures, batch: int, memory: G
     return gpu_work.speed(finished, batch) | peak
 
 
-def roofline(spec: ModelSpec, operations: list[float], subject: GpuSubject, batch: int, seconds: float,
+def roofline(operations: list[float], moved: list[float], precision: str, batch: int, seconds: float,
              roofs: Figures) -> Figures:
     """Shares of what the GPU could do, where its ceilings were measured."""
     if "not_run" in roofs:
         return {}
-    roof = Roof(operations, roofs[subject.precision] * 1e9, roofs["copy"] * 1e9)
-    return roof.shares(bytes_by_stage(spec, batch, subject.precision), batch, seconds)
+    return Roof(operations, roofs[precision] * 1e9, roofs["copy"] * 1e9).shares(moved, batch, seconds)
 
 
 def kernel_rows(work: Work, here: Here, budget: Budget) -> Iterator[Figures]:

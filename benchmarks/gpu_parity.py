@@ -10,7 +10,7 @@ from parity import compare
 
 from hieramp.export.bounds import precision_bounds
 from hieramp.export.selection import comparable_rows
-from hieramp_ref.settings import default_settings
+from hieramp_ref.settings import Settings, default_settings
 from hieramp_ref.spec import ModelSpec
 
 Arrays = Mapping[str, Any]
@@ -25,8 +25,8 @@ def verdict(trace: Arrays, reference: Arrays, spec: ModelSpec, precision: str, s
     settings, scales = default_settings(spec), range(len(spec.scale_tokens))
     rms = max(float(np.sqrt(np.square(reference[f"logits_{k}"], dtype=np.float64).mean())) for k in scales)
     bounds = precision_bounds(precision, spec.var.depth, sharpness, rms)
-    rows = list(comparable_rows(_as_trace(reference, settings.blocks, scales), _as_drawing(trace, scales), settings,
-                                spec, bounds.saliency))
+    rows = list(comparable_rows(_as_trace(reference, settings, spec), _as_drawing(trace, scales), settings, spec,
+                                bounds.saliency))
     errors = [float(np.abs(trace[f"logits_{k}"] - reference[f"logits_{k}"])[rows[k]].max()) for k in scales]
     figures = compare(trace, reference, settings.top_ratio)
     return figures | {
@@ -45,10 +45,11 @@ def problem(errors: list[float], psnr_db: float, logits_bound: float, psnr_bound
     return None if psnr_db >= psnr_bound else f"image PSNR is {psnr_db:.1f} dB, less than {psnr_bound:.0f} dB"
 
 
-def _as_trace(arrays: Arrays, blocks: tuple[int, ...], scales: range) -> Any:
-    """What `comparable_rows` reads of the reference's trace."""
-    saliency = [dict(zip(sorted(set(blocks)), map(torch.from_numpy, arrays[f"saliency_{k}"]), strict=True))
-                if f"saliency_{k}" in arrays else {} for k in scales]
+def _as_trace(arrays: Arrays, settings: Settings, spec: ModelSpec) -> Any:
+    """What `comparable_rows` reads of the reference's trace: the maps of scales where something is amplified."""
+    blocks, scales = sorted(set(settings.blocks)), range(len(spec.scale_tokens))
+    saliency = [dict(zip(blocks, map(torch.from_numpy, arrays[f"saliency_{k}"]), strict=True))
+                if settings.amplification(spec, k) else {} for k in scales]
     return SimpleNamespace(logits=[arrays[f"logits_{k}"] for k in scales], saliency=saliency)
 
 

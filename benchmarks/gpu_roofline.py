@@ -33,23 +33,40 @@ class Roof:
                 "roofline_share": least / seconds, "roofline_seconds": least}
 
 
-def bytes_by_stage(spec: ModelSpec, batch: int, precision: str) -> list[float]:
+@dataclass(frozen=True)
+class Weights:
+    """Parameters of the condition graph, of all blocks, of the head and of the decoder."""
+
+    condition: int
+    blocks: int
+    head: int
+    decoder: int
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> "Weights":
+        """Counted on a model without memory."""
+        with FakeTensorMode():
+            var, vqvae = Var(spec), Vqvae(spec.vqvae)
+        counts = {name: parameter.numel() for name, parameter in var.named_parameters()}
+        adaln = {name for name in counts if "ada_lin" in name}
+        blocks = {name for name in counts if name.startswith("blocks.")} - adaln
+        decoder = (parameter.numel() for name, parameter in vqvae.named_parameters()
+                   if name.startswith(("decoder", "post_quant")))
+        head = sum(count for name, count in counts.items() if name.startswith("head."))
+        return cls(sum(map(counts.__getitem__, adaln)), sum(map(counts.__getitem__, blocks)), head, sum(decoder))
+
+
+def bytes_by_stage(spec: ModelSpec, weights: Weights, batch: int, precision: str) -> list[float]:
     """Bytes of a batch that must move at least: condition, each scale, decoder.
 
     Weights are read once a stage, since no cache holds them all, keys and values of the scales so far too, and those of
     the scale are written. Activations are left out, as they may stay on the chip. What is float32: docs/precision.md.
     """
     size = _BYTES[precision]
-    with FakeTensorMode():
-        var, vqvae = Var(spec), Vqvae(spec.vqvae)
-        counts = [(name, parameter.numel()) for name, parameter in var.named_parameters()]
-        decoder = sum(p.numel() for name, p in vqvae.named_parameters() if name.startswith(("decoder", "post_quant")))
-    adaln = sum(count for name, count in counts if "ada_lin" in name)
-    blocks = sum(count for name, count in counts if name.startswith("blocks.") and "ada_lin" not in name)
-    head = sum(count for name, count in counts if name.startswith("head."))
     token = 2 * 2 * batch * spec.var.width * spec.var.depth * size  # keys and values of both guidance halves
     scales, end = [], 0
     for tokens in spec.scale_tokens:
         end += tokens
-        scales.append(float(size * blocks + _FLOAT32 * head + token * (end + tokens)))
-    return [float(size * adaln), *scales, float((_FLOAT32 if precision == "bf16" else size) * decoder)]
+        scales.append(float(size * weights.blocks + _FLOAT32 * weights.head + token * (end + tokens)))
+    decoder = (_FLOAT32 if precision == "bf16" else size) * weights.decoder
+    return [float(size * weights.condition), *scales, float(decoder)]
