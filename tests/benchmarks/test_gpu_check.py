@@ -54,8 +54,9 @@ def test_without_a_gpu_every_row_has_its_reason(check: ModuleType, small_model: 
 @pytest.mark.slow
 def test_a_rehearsal_goes_all_the_way(check: ModuleType, small_model: SmallModel, tmp_path: Path) -> None:
     result = CliRunner().invoke(check.main, [
-        "--rehearse", "--config", str(small_model.config), "--batches", "2", "--warm-up", "0", "--timed", "1",
-        "--threads", "1", "--out", str(tmp_path / "rows"), "--work", str(tmp_path / "work")])
+        "--rehearse", "--precision", "fp32", "--config", str(small_model.config), "--batches", "2", "--warm-up", "0",
+        "--timed", "1", "--threads", "1", "--out", str(tmp_path / "rows"), "--work",
+        str(tmp_path / "work")])
     assert result.exit_code == 0, result.output
     rows = [json.loads(line)["figures"] for line in (tmp_path / "rows" / "gpu_check.jsonl").open()]
     assert [(row["what"], row["subject"]) for row in rows[1:]] == [
