@@ -11,7 +11,7 @@ from hieramp_ref.spec import VarSpec
 from hieramp_ref.transformer import MAX_LOG_SCALE
 
 NORM_FLOOR = 1e-12
-MASKED = -1e30  # finite, since minus infinity times 0 is not a number
+MASKED = -3e4  # finite, since minus infinity times 0 is not a number, also where it is rounded to float16
 
 
 @dataclass(frozen=True)

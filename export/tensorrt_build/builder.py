@@ -75,6 +75,8 @@ def _config(library: Library, builder: Any, network: Any, job: Job, options: Bui
     trt, config = library.module, builder.create_builder_config()
     if not options.tf32:
         config.clear_flag(trt.BuilderFlag.TF32)
+    if capturable := getattr(trt.BuilderFlag, "REQUIRE_USER_ALLOCATION", None):
+        config.set_flag(capturable)  # TensorRT-RTX allocates while it runs otherwise, which no CUDA graph can hold
     if options.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb * _MEBIBYTE)
     if options.opt_level is not None:
