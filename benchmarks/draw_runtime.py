@@ -30,6 +30,11 @@ def main(plan_folder: Path, images: int, batch: int, warm_up: int, seed: int, th
     began = time.perf_counter()
     from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, batch_inputs, draw_batch, resolve_settings
 
+    if provider == "cuda":
+        import onnxruntime
+
+        onnxruntime.preload_dlls()  # CUDA may come in wheels, which a process with PyTorch has loaded already
+
     plan, clock, notes = Plan.open(plan_folder), StageClock(), list[str]()
     model, settings = plan.manifest.model, resolve_settings(plan.manifest)
     opening = (opened_engines(plan, engines, cuda_graphs, notes) if engines else

@@ -115,7 +115,9 @@ def speeds(work: Work, checked: dict[GpuSubject, Figures], budget: Budget) -> It
     if not checked:
         return
     precisions = {subject.precision for subject in checked}
-    roofs = attempt(budget, lambda left: gpu_work.ceiling(work, precisions, left))
+    blind = work.device == "cpu" and any(subject.on_gpu for subject in checked)
+    roofs = {"not_run": "PyTorch, which measures them, cannot use the GPU"} if blind else attempt(
+        budget, lambda left: gpu_work.ceiling(work, precisions, left))
     yield {"what": "ceiling", "subject": "ceilings", "batch": None} | roofs
     memory, spec = GpuMemory.open(), work.files.source.spec
     operations, weights = operations_by_stage(spec), Weights.of(spec)

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -104,7 +105,7 @@ def test_a_probe_says_what_it_ended_with(script: Script) -> None:
 
 
 @pytest.fixture
-def stand_in(check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
+def stand_in(script: Script, check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """Children that answer at once; what they were asked is kept."""
     asked: dict[str, list[Any]] = {"build": [], "check": [], "draw": []}
     work = check.gpu_work
@@ -123,6 +124,7 @@ def stand_in(check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> dict[str, li
         times = {"seconds": 2.0, "cpu_seconds": 1.0, "stages": []}
         return SimpleNamespace(answer={"load_seconds": 1.0, "batches": [times] * 2}, peak_rss_bytes=10**9)
 
+    monkeypatch.setattr(script("work"), "operations_by_stage", lambda spec: [1e6] * 5)
     for name, replacement in (("build", build), ("check", compared), ("draw", draw),
                               ("trace_reference", lambda job, left: 1.0),
                               ("ceiling", lambda job, precisions, left: dict.fromkeys([*precisions, "copy"], 1.0)),
@@ -197,6 +199,16 @@ def test_the_rest_is_out_of_time(check: ModuleType, job: Any, stand_in: dict[str
     late = [row.get("not_run") == "out of time" for row in rows if row["what"] == "speed"]
     assert late == sorted(late) and 0 < sum(late) < len(late)
     assert len(stand_in["draw"]) == len(late) - sum(late)
+
+
+def test_without_pytorch_on_the_gpu_there_is_no_roofline(check: ModuleType, job: Any, forever: Any,
+                                                         stand_in: dict[str, list[Any]]) -> None:
+    """The reference then runs on the processor, whose ceilings are not the GPU's."""
+    here, job = check.Here(DEVICE, {"torch": "built without CUDA"}), replace(job, device="cpu")
+    rows = list(check.measure(job, check.gpu_subjects("fp16"), here, forever))
+    (ceilings,) = [row for row in rows if row["what"] == "ceiling"]
+    assert "cannot use the GPU" in ceilings["not_run"]
+    assert rows[-1]["subject"] == "tensorrt-bodies/none" and "roofline_share" not in rows[-1]
 
 
 def test_a_child_past_its_time_is_ended(script: Script) -> None:
