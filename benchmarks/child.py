@@ -1,6 +1,8 @@
 """A Python program in a process of its own: its answer, its seconds and the most memory it held."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,13 +24,35 @@ class Finished:
     peak_rss_bytes: int
 
 
-def run_child(command: Sequence[str | Path]) -> Finished:
-    """Run a script, or a program after `-c`, whose last line of output is a JSON object."""
-    program = [sys.executable, *map(str, command)]
-    ended = subprocess.run([sys.executable, str(_MEASURED), *program], capture_output=True, text=True, check=True)
-    *printed, measured = ended.stdout.strip().splitlines()
+def run_child(command: Sequence[str | Path], timeout: float | None = None) -> Finished:
+    """Run a script, or a program after `-c`, whose last line of output is a JSON object.
+
+    Raises HierampError with its last line where it fails, or where it is ended after `timeout` seconds.
+    """
+    name, program = Path(command[0]).name, [sys.executable, *map(str, command)]
+    output, errors = _ended(name, [sys.executable, str(_MEASURED), *program], timeout)
+    *printed, measured = output.strip().splitlines()
     cost = json.loads(measured)
     if cost["exit_code"]:
-        reason = (ended.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-        raise HierampError(f"{Path(command[0]).name} ended with {cost['exit_code']}: {reason}")
+        reason = (errors.strip().splitlines() or ["it printed nothing"])[-1]
+        raise HierampError(f"{name} ended with {cost['exit_code']}: {reason}")
     return Finished(json.loads(printed[-1]), cost["seconds"], cost["peak_rss_bytes"])
+
+
+def _ended(name: str, program: list[str], timeout: float | None) -> tuple[str, str]:
+    """What it printed. With a timeout it has a session of its own, so that its own children end with it."""
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          start_new_session=timeout is not None) as child:
+        try:
+            output, errors = child.communicate(timeout=timeout)
+        except BaseException as error:
+            if timeout is not None:
+                os.killpg(child.pid, signal.SIGKILL)
+            else:
+                child.kill()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise HierampError(f"{name} was ended after {timeout:.0f} s") from None
+            raise
+    if child.returncode:
+        raise subprocess.CalledProcessError(child.returncode, program, output, errors)
+    return output, errors

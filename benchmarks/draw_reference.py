@@ -38,6 +38,7 @@ def main(preset: str | None, config: Path | None, weights: Path | None, images: 
     from hieramp_ref.generate import generate
 
     torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions as in products
     files = {"var": weights / "var.pth", "vae": weights / "vae.pth"} if weights else {}
     model = load_model(ModelSource(preset=preset, config=config, **files))
     model.var.to(device), model.vqvae.to(device)
@@ -60,7 +61,14 @@ def main(preset: str | None, config: Path | None, weights: Path | None, images: 
         batches.append(times)
         traces.append(drawn if trace else torch.cat(drawn.drawn, dim=1).cpu().numpy())
     np.savez(out, **(trace_arrays(traces[warm_up]) if trace else {"tokens": np.concatenate(traces[warm_up:])}))
-    click.echo(json.dumps({"load_seconds": loaded, "batches": batches[warm_up:]}))
+    click.echo(json.dumps({"load_seconds": loaded, "batches": batches[warm_up:]} | sharpness(model.var, trace)))
+
+
+def sharpness(var: Any, trace: bool) -> dict[str, float]:
+    """Beside a trace, what bounds of 16-bit plans depend on."""
+    from hieramp.export.gate import attention_sharpness
+
+    return {"sharpness": attention_sharpness(var)} if trace else {}
 
 
 def autocasting(device: str, precision: str | None) -> AbstractContextManager[Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from opened import engine_options, opened_engines
 from stage_clock import StageClock, TimedBackend
 
 from hieramp.runtime.command import OneLineCommand
@@ -21,17 +22,26 @@ from hieramp.runtime.command import OneLineCommand
 @click.option("--threads", type=int, required=True)
 @click.option("--provider", default="cpu")
 @click.option("--compute", default="f32")
+@engine_options
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(plan_folder: Path, images: int, batch: int, warm_up: int, seed: int, threads: int, provider: str,
-         compute: str, out: Path) -> None:
-    """Write `tokens` [images, L] and print the seconds of loading and of every batch."""
+         compute: str, engines: Path | None, cuda_graphs: str, out: Path) -> None:
+    """Write `tokens` [images, L] and print the seconds of loading and of every batch; of engines not by stage."""
     began = time.perf_counter()
     from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, batch_inputs, draw_batch, resolve_settings
 
-    plan, clock = Plan.open(plan_folder), StageClock()
+    if provider == "cuda":
+        import onnxruntime
+
+        onnxruntime.preload_dlls()  # CUDA may come in wheels, which a process with PyTorch has loaded already
+
+    plan, clock, notes = Plan.open(plan_folder), StageClock(), list[str]()
     model, settings = plan.manifest.model, resolve_settings(plan.manifest)
-    with OnnxRuntimeBackend.open(plan, provider, threads, compute) as backend:
-        timed, cache = TimedBackend(backend, clock, model), backend.new_cache(batch)
+    opening = (opened_engines(plan, engines, cuda_graphs, notes) if engines else
+               OnnxRuntimeBackend.open(plan, provider, threads, compute))
+    with opening as backend:
+        timed = backend if engines else TimedBackend(backend, clock, model)
+        cache = backend.new_cache(batch)
         loaded, tokens, batches = time.perf_counter() - began, [], []
         for first in (*[0] * warm_up, *range(0, images, batch)):
             keys = [PictureKey(i % model.num_classes, i // model.num_classes) for i in range(first, first + batch)]
@@ -40,7 +50,7 @@ def main(plan_folder: Path, images: int, batch: int, warm_up: int, seed: int, th
             batches.append(times)
             tokens.append(np.concatenate(drawing.tokens, axis=1))
     np.savez(out, tokens=np.concatenate(tokens[warm_up:]))
-    click.echo(json.dumps({"load_seconds": loaded, "batches": batches[warm_up:],
+    click.echo(json.dumps({"load_seconds": loaded, "batches": batches[warm_up:], "notes": notes,
                            "torch_loaded": "torch" in sys.modules}))
 
 

@@ -49,35 +49,37 @@ class ModelFiles:
         return [*self.options, *([] if self.ships else ["--weights", self.work])]
 
     def plan(self, kind: str) -> Path:
-        """Where a plan lies; a kind is a precision, or `plain` for fp32 without class tokens."""
+        """Where a plan lies; a kind is a precision, `plain` for fp32 without class tokens, or PRECISION-traced."""
         return shipped_plan() if self.ships and kind == "fp32" else self.work / f"{self.name}-{kind}.plan"
 
 
-def write_weights(files: ModelFiles, seed: int) -> Finished:
+def write_weights(files: ModelFiles, seed: int, timeout: float | None = None) -> Finished:
     """Random weights, `var.pth` and `vae.pth`."""
     files.work.mkdir(parents=True, exist_ok=True)
-    return run_child([HERE / "d16_weights.py", *files.options, "--seed", str(seed), "--out", files.work])
+    return run_child([HERE / "d16_weights.py", *files.options, "--seed", str(seed), "--out", files.work],
+                     timeout)
 
 
-def export(files: ModelFiles, kind: str) -> Finished:
-    """A plan, by the export's own command with its parity gate."""
-    if kind not in (*_PRECISIONS, "plain"):
+def export(files: ModelFiles, kind: str, timeout: float | None = None) -> Finished:
+    """A plan, by the export's own command with its parity gate; `-traced` adds logits and saliency as outputs."""
+    kind_before, _, traced = kind.partition("-")
+    if kind_before not in (*_PRECISIONS, "plain") or traced not in ("", "traced"):
         raise HierampError(f"a plan must be one of {', '.join(_PRECISIONS)} or plain, got {kind!r}")
     weights = [] if files.ships else ["--var", files.work / "var.pth", "--vae", files.work / "vae.pth"]
-    precision, settings = kind, []
-    if kind == "plain":
-        precision, settings = "fp32", ["--settings", files.work / "plain.json"]
+    precision, settings = kind_before, ["--trace-outputs"] if traced else []
+    if kind_before == "plain":
+        precision, settings = "fp32", [*settings, "--settings", files.work / "plain.json"]
         files.work.mkdir(parents=True, exist_ok=True)
         (files.work / "plain.json").write_text(json.dumps({"strip_cls": True, "amplify": False, "cfg": 4.0,
                                                            "top_k": 900, "top_p": 0.95}))
     return run_child(["-c", EXPORT, *files.options, *weights, *settings, "--precision", precision,
-                      "--out", files.plan(kind), "--json"])
+                      "--out", files.plan(kind), "--json"], timeout)
 
 
-def prepare(files: ModelFiles, kinds: Collection[str], seed: int) -> None:
-    """Make what is missing of the weights and of these plans."""
+def prepare(files: ModelFiles, kinds: Collection[str], seed: int, timeout: float | None = None) -> None:
+    """Make what is missing of the weights and of these plans; `timeout` is for each, in seconds."""
     if not files.ships and not all((files.work / f"{name}.pth").exists() for name in ("var", "vae")):
-        write_weights(files, seed)
+        write_weights(files, seed, timeout)
     for kind in kinds:
         if not files.plan(kind).exists():
-            export(files, kind)
+            export(files, kind, timeout)

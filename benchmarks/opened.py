@@ -1,0 +1,42 @@
+"""Opens TensorRT engines for the scripts that draw and trace, and keeps what is said about CUDA graphs."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hieramp.runtime.plan import Plan
+from hieramp.runtime.tensorrt.backend import TensorRtBackend
+from hieramp.runtime.tensorrt.replay import CUDA_GRAPHS
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that name engines; without them ONNX Runtime draws."""
+    for option in (click.option("--engines", type=click.Path(path_type=Path), help="Folder of TensorRT engines."),
+                   click.option("--cuda-graphs", type=click.Choice(CUDA_GRAPHS), default="picture")):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def opened_engines(plan: Plan, engines: Path, cuda_graphs: str, notes: list[str]) -> Iterator[TensorRtBackend]:
+    """The engines' back end; `notes` gets what it says of graphs that cannot be made and of all else."""
+    handler, logger = _Notes(notes), logging.getLogger("hieramp.runtime.tensorrt")
+    logger.addHandler(handler)
+    try:
+        with TensorRtBackend.open(plan, engines, engines.name.split("-")[0], cuda_graphs) as backend:
+            yield backend
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Notes(logging.Handler):
+    def __init__(self, notes: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._notes = notes
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._notes.append(record.getMessage())
