@@ -1,5 +1,6 @@
 """The shipped plan keeps what the project promises of it: agreement with the reference, determinism, size."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -62,10 +63,12 @@ def test_openvino_computes_a_float32_plan_in_float32(plan: Plan) -> None:
     assert np.mean([once[key].tokens_L == again[key].tokens_L for key in KEYS]) >= 0.99
 
 
-def test_the_plan_passed_its_gate_and_amplifies(plan: Plan) -> None:
+def test_the_plan_passed_its_gate_and_amplifies(plan: Plan, repo_root: Path) -> None:
     parity, amplification = plan.manifest.parity, plan.manifest.amplification
+    settings = json.loads((repo_root / "engines" / "var_cifar10.settings.json").read_text())
     assert parity is not None and parity.passed and max(parity.logits_max_abs) <= 1e-3
-    assert amplification is not None and amplification.beta == (0, 5, 5, 5, 5, 5)
+    assert amplification is not None and amplification.beta == (0, *[settings["beta"]] * 5)
+    assert settings["amplify"] and settings["beta"] > 0
 
 
 def test_the_shipped_files_are_small(repo_root: Path) -> None:
