@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,7 @@ class Backend(Protocol[CacheT]):
                  traceback: TracebackType | None) -> None: ...
 
 
+@runtime_checkable
 class StepBackend(Backend[CacheT], Protocol[CacheT]):
     """A back end that hands out every step. It keeps no state between calls: keys and values live in the cache."""
 

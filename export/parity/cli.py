@@ -10,6 +10,7 @@ import click
 from hieramp.export.cli import PathOption, model_options
 from hieramp.export.command import ExportGroup
 from hieramp.export.errors import ExportError
+from hieramp.runtime.backend_choice import BACKENDS
 from hieramp.runtime.providers import PROVIDERS
 from hieramp.runtime.uniforms import SEED_LIMIT
 
@@ -26,8 +27,6 @@ def run_options(command: Any) -> Any:
     """How `compare` and `diversity` run a plan."""
     for option in reversed((
         click.option("--plan", type=PathOption, help="Plan folder.  [default: the shipped CIFAR-10 plan]"),
-        click.option("--provider", type=click.Choice(list(PROVIDERS)), default="cpu", show_default=True,
-                     help="Execution provider of ONNX Runtime."),
         click.option("--threads", type=click.IntRange(1, 4096), help="Threads of the CPU.  [default: the cores]"),
         click.option("--batch-size", type=click.IntRange(1, 4096), help="Pictures at a time.  [default: 20 or fewer]"),
         click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), default=0, show_default=True),
@@ -52,6 +51,10 @@ def _report_needs(report: Path | None) -> list[str]:
 
 @main.command("compare")
 @run_options
+@click.option("--backend", type=click.Choice(BACKENDS), help="As of hieramp-run: auto takes TensorRT engines that fit, "
+              "else ONNX Runtime with CUDA, else on the CPU.  [default: onnxruntime on the CPU]")
+@click.option("--provider", type=click.Choice(list(PROVIDERS)), help="Execution provider of ONNX Runtime, which it "
+              "implies.")
 @click.option("--reference", type=PathOption, nargs=2, metavar="VAR VAE", help="Checkpoints of the reference.  "
               "[default: the weights in the plan, if it keeps training weights]")
 @click.option("--against", type=PathOption, help="Another plan as the reference.")
@@ -65,7 +68,7 @@ def compare(plan: Path | None, report: Path | None, as_json: bool, **options: An
     """Compare a plan with its reference; exit code 1 names the first scale and quantity past its bound.
 
     With the reference's tokens forced: logits, distributions, ranks and saliency of every scale. Running free: tokens
-    and pictures. Then the decoder alone. docs/parity.md derives the bounds.
+    and pictures. Then the decoder alone, where the back end hands out its steps. docs/parity.md derives the bounds.
     """
     from hieramp.export.parity.job import CompareJob, run_compare
     from hieramp.export.parity.report.data import comparison_data
@@ -85,6 +88,8 @@ def compare(plan: Path | None, report: Path | None, as_json: bool, **options: An
 
 @main.command("diversity")
 @run_options
+@click.option("--provider", type=click.Choice(list(PROVIDERS)), default="cpu", show_default=True,
+              help="Execution provider of ONNX Runtime.")
 @click.option("--images", type=click.IntRange(min=2), default=200, show_default=True, help="The classes in turn.")
 @click.option("--resamples", type=click.IntRange(min=100), default=1000, show_default=True, help="Of the bootstrap.")
 def diversity(plan: Path | None, report: Path | None, as_json: bool, **options: Any) -> None:

@@ -14,8 +14,9 @@ from hieramp.export.parity.measure import measure_pictures, measure_scales
 from hieramp.export.parity.observation import Inputs, Observation, observe
 from hieramp.export.parity.samples import join
 from hieramp.export.parity.summary import class_figures, picture_figures, scale_figures
-from hieramp.runtime import Plan, StepBackend
+from hieramp.runtime import Backend, Plan, StepBackend
 from hieramp.runtime.backend import CacheT
+from hieramp.runtime.backend_choice import Choice
 
 SHOWN_PICTURES = 8
 
@@ -31,7 +32,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared, every figure, and pictures; `traced` says whether logits and saliency could be seen."""
+    """What was compared, every figure, and pictures; `traced` says whether logits and saliency could be seen.
+
+    `choice` is the back end that ran the plan, if told. `decoder_alone` says whether the decoder was given the
+    reference's latent, which takes a back end that hands out its steps; else it decoded the plan's own.
+    """
 
     plan: Facts
     reference: Facts
@@ -40,6 +45,8 @@ class Comparison:
     images: int
     traced: bool
     shown: Shown
+    choice: Choice | None = None
+    decoder_alone: bool = True
 
     @property
     def failure(self) -> Figure | None:
@@ -47,8 +54,8 @@ class Comparison:
         return first_failure(self.figures)
 
 
-def compare(plan: Plan, backend: StepBackend[CacheT], reference: Facts, pairs: Iterable[tuple[Inputs, Observation]], *,
-            digest: str = "") -> Comparison:
+def compare(plan: Plan, backend: Backend[CacheT], reference: Facts, pairs: Iterable[tuple[Inputs, Observation]], *,
+            digest: str = "", choice: Choice | None = None) -> Comparison:
     """Run a plan over the reference's batches, with the reference's tokens as history and running free.
 
     The plan runs under its own settings; `digest` is that of the plan it was made from. Raises ExportError where the
@@ -73,7 +80,8 @@ def compare(plan: Plan, backend: StepBackend[CacheT], reference: Facts, pairs: I
         class_figures(facts, reference),
     )
     traced = bool(shown.ours.logits and shown.theirs.logits)
-    return Comparison(facts, reference, limits, tuple(figures), len(join(pictures)["free_psnr"]), traced, shown)
+    return Comparison(facts, reference, limits, tuple(figures), len(join(pictures)["free_psnr"]), traced, shown,
+                      choice, isinstance(backend, StepBackend))
 
 
 def _logits_rms(theirs: Observation) -> float:

@@ -2,10 +2,21 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-from hieramp.runtime import Plan, Settings, StepBackend, StepInputs, StepOutputs, batch_inputs, draw_batch
+from hieramp.runtime import (
+    Backend,
+    Drawing,
+    Plan,
+    Settings,
+    StepBackend,
+    StepInputs,
+    StepOutputs,
+    batch_inputs,
+    draw_batch,
+)
 from hieramp.runtime.backend import CacheT, FloatArray, IntArray
 from hieramp.runtime.drawing import PictureKey, batches
 
@@ -24,7 +35,8 @@ class Observation:
 
     With the reference's tokens as history: `logits` [R, l, V] before the guidance mix, `saliency` [A, R, l] (A is 0
     where nothing is amplified), the tokens `drawn` [B, l] at each scale, and the latent of the history. `image_B3SS`
-    is decoded from the reference's latent. `tokens` and `free_image_B3SS` come of running free.
+    is decoded from the reference's latent, or from this one where the back end draws whole batches. `tokens` and
+    `free_image_B3SS` come of running free.
     """
 
     logits: tuple[FloatArray, ...]
@@ -44,9 +56,49 @@ def picture_batches(plan: Plan, images: int, batch_size: int, seed: int) -> Iter
         yield Inputs(*batch_inputs(batch, model, seed))
 
 
-def observe(backend: StepBackend[CacheT], plan: Plan, settings: Settings, inputs: Inputs,
+def observe(backend: Backend[CacheT], plan: Plan, settings: Settings, inputs: Inputs,
             history: Observation | None = None) -> Observation:
     """Run a plan over a batch; `history` is the reference's observation, and its own free run where there is none."""
+    way = observe_steps if isinstance(backend, StepBackend) else observe_draws
+    return way(backend, plan, settings, inputs, history)
+
+
+def observe_draws(backend: Backend[CacheT], plan: Plan, settings: Settings, inputs: Inputs,
+                  history: Observation | None = None) -> Observation:
+    """The same by drawing whole batches, K + 2 of them: running free, sampling one scale alone, and none."""
+    model, trace = plan.manifest.model, plan.manifest.trace_outputs
+    draw = partial(draw_batch, backend, plan, settings, inputs.labels_B, inputs.uniforms_BL,
+                   cache=backend.new_cache(len(inputs.labels_B)))
+    free = draw()
+    tokens_BL = np.concatenate(history.tokens if history else free.tokens, axis=1).astype(np.int64)
+    parts = [_of_scale(draw(forced_BL=_all_but(tokens_BL, *model.token_range(scale)), trace=trace), scale)
+             for scale in range(model.scale_count)]
+    taken = draw(forced_BL=tokens_BL)
+    return Observation(
+        logits=tuple(array for part in parts for array in part.logits),
+        saliency=tuple(array for part in parts for array in part.saliency),
+        drawn=tuple(array for part in parts for array in part.tokens),
+        f_hat_BzPP=taken.f_hat_BzPP, image_B3SS=taken.image_B3SS,
+        tokens=free.tokens, free_image_B3SS=free.image_B3SS,
+    )
+
+
+def _all_but(tokens_BL: IntArray, begin: int, end: int) -> IntArray:
+    """All tokens forced but those of one scale, which are to be sampled."""
+    forced_BL = tokens_BL.copy()
+    forced_BL[:, begin:end] = -1
+    return forced_BL
+
+
+def _of_scale(drawing: Drawing, scale: int) -> Drawing:
+    """One scale's tokens and traces alone: the logits of all scales are too much to keep K times."""
+    part = slice(scale, scale + 1)
+    return replace(drawing, tokens=drawing.tokens[part], logits=drawing.logits[part], saliency=drawing.saliency[part])
+
+
+def observe_steps(backend: StepBackend[CacheT], plan: Plan, settings: Settings, inputs: Inputs,
+                  history: Observation | None = None) -> Observation:
+    """The same by steps, two a scale, with the decoder on the reference's latent."""
     free = draw_batch(backend, plan, settings, inputs.labels_B, inputs.uniforms_BL)
     tokens = history.tokens if history else free.tokens
     steps = list(forced_steps(backend, plan, settings, inputs, tokens, trace=plan.manifest.trace_outputs))

@@ -69,6 +69,11 @@ def read_pairs(folder: Path) -> Iterator[tuple[Inputs, Observation]]:
             raise ExportError(f"{stem}.*.json cannot be read ({error}): record again") from error
 
 
+def read_batch_size(folder: Path) -> int:
+    """Pictures in the first batch of a record, which is the largest; 0 of an empty one."""
+    return next((len(inputs.labels_B) for inputs, _ in read_pairs(folder)), 0)
+
+
 def to_outputs(observation: Observation) -> dict[str, Array]:
     """An observation as outputs by name; of a reference, whose history is its own free run."""
     lists: dict[str, tuple[Array, ...]] = {"logits": observation.logits, "saliency": observation.saliency,

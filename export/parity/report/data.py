@@ -22,8 +22,12 @@ def comparison_data(found: Comparison) -> dict[str, Any]:
         "first_failure": _figure(failure) if failure else None,
         "plan": side_data(found.plan),
         "reference": side_data(found.reference),
+        "backend": found.choice.backend if found.choice else None,
+        "provider": found.choice.provider if found.choice else None,
+        "backend_choice": found.choice.sentence if found.choice else None,
         "images": found.images,
         "traced": found.traced,
+        "decoder_alone": found.decoder_alone,
         "limits": asdict(found.limits),
         "figures": [_figure(figure) for figure in found.figures],
     }

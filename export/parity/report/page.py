@@ -44,10 +44,11 @@ def comparison_page(found: Comparison) -> dict[str, Any]:
     return {
         "title": f"Parity of {found.plan.name}",
         "passed": found.failure is None, "verdict": verdict(found), "traced": found.traced,
+        "decoder_alone": found.decoder_alone,
         "facts": list(_facts(found)),
         "sides": found.plan.model.patch_sides, "scales": list(scales),
         "tables": {group: list(_table(found, group)) for group in ("forced", "free")},
-        "whole": [_cell(figure) | {"title": f"{_group(figure)}{QUANTITIES[figure.quantity].title}",
+        "whole": [_cell(figure) | {"title": f"{_group(figure, found.decoder_alone)}{QUANTITIES[figure.quantity].title}",
                                    "meaning": QUANTITIES[figure.quantity].meaning}
                   for figure in found.figures if figure.scale is None],
         "plot": error_plot(found.figures),
@@ -59,6 +60,8 @@ def _facts(found: Comparison) -> Iterator[tuple[str, str]]:
     for word, side in (("plan", found.plan), ("reference", found.reference)):
         digest = f" · {side.digest[:12]}" if side.digest else ""
         yield word, f"{side.name} · {side.precision}{digest}"
+    if found.choice:
+        yield "back end", f"{found.choice.backend} · {found.choice.provider}"
     yield "pictures", f"{found.images}, classes in turn"
     yield "settings", settings_words(found.plan)
     yield "logit bound", f"{found.limits.logits:.3g}"
@@ -72,9 +75,10 @@ def settings_words(facts: Facts) -> str:
     return f"cfg {s.cfg[-1]:g} · top-k {s.top_k} · top-p {s.top_p:g} · β {beta} · ρ {rho}"
 
 
-def _group(figure: Figure) -> str:
+def _group(figure: Figure, decoder_alone: bool) -> str:
     group = QUANTITIES[figure.quantity].group
-    return {"decoder": "decoder alone: ", "free": "running free: ", "codebook": "forced tokens: "}.get(group, "")
+    decoder = "decoder alone: " if decoder_alone else "forced tokens: "
+    return {"decoder": decoder, "free": "running free: ", "codebook": "forced tokens: "}.get(group, "")
 
 
 def _table(found: Comparison, group: str) -> Iterator[dict[str, Any]]:
@@ -106,7 +110,7 @@ def _pictures(found: Comparison) -> dict[str, Any]:
     free = difference_factor(ours.free_image_B3SS, theirs.free_image_B3SS)
     rows: list[tuple[str, Iterable[FloatArray]]] = [
         ("reference", theirs.free_image_B3SS),
-        ("plan, decoder alone", ours.image_B3SS),
+        ("plan, decoder alone" if found.decoder_alone else "plan, forced tokens", ours.image_B3SS),
         (f"difference × {decoded}", [difference(*pair, decoded)
                                      for pair in zip(ours.image_B3SS, theirs.free_image_B3SS, strict=True)]),
         ("plan, running free", ours.free_image_B3SS),

@@ -1,6 +1,6 @@
 """A comparison in a terminal: the verdict, and the figures that matter as a table of scales."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from hieramp.export.parity.comparison import Comparison
 from hieramp.export.parity.figures import QUANTITIES, Figure
@@ -27,8 +27,18 @@ def comparison_words(found: Comparison) -> str:
             for scale in range(found.plan.model.scale_count)]
     whole = [f"{QUANTITIES[figure.quantity].group}, {QUANTITIES[figure.quantity].title}: {value_words(figure)}"
              for figure in found.figures if figure.scale is None]
-    notes = [] if found.traced else ["the plan shows no logits: tokens and pictures were compared"]
-    return "\n".join([*_table([header, *rows]), *whole, *notes, verdict(found)])
+    return "\n".join([*_table([header, *rows]), *whole, *notes(found), verdict(found)])
+
+
+def notes(found: Comparison) -> Iterator[str]:
+    """What has to be known of how it was compared."""
+    if not found.traced:
+        yield ("the plan shows no logits: tokens and pictures were compared; one exported with --trace-outputs shows "
+               "them")
+    if not found.decoder_alone:
+        yield "the back end draws whole batches: the decoder decoded the plan's own latent, not the reference's"
+    if found.choice:
+        yield found.choice.sentence
 
 
 def value_words(figure: Figure | None) -> str:
