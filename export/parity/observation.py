@@ -59,8 +59,9 @@ def picture_batches(plan: Plan, images: int, batch_size: int, seed: int) -> Iter
 def observe(backend: Backend[CacheT], plan: Plan, settings: Settings, inputs: Inputs,
             history: Observation | None = None) -> Observation:
     """Run a plan over a batch; `history` is the reference's observation, and its own free run where there is none."""
-    way = observe_steps if isinstance(backend, StepBackend) else observe_draws
-    return way(backend, plan, settings, inputs, history)
+    if isinstance(backend, StepBackend):
+        return observe_steps(backend, plan, settings, inputs, history)
+    return observe_draws(backend, plan, settings, inputs, history)
 
 
 def observe_draws(backend: Backend[CacheT], plan: Plan, settings: Settings, inputs: Inputs,
