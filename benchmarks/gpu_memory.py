@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_NVML_LIBRARIES, _CUDA_LIBRARIES = ("libnvidia-ml.so.1", "nvml.dll"), ("libcuda.so.1", "nvcuda.dll")
+from hieramp.runtime.tensorrt.device import CUDA_LIBRARIES, NVML_LIBRARIES, open_first
+
 _EVERY_SECONDS = 0.05
 _ID_BYTES = 64
 
@@ -24,7 +25,7 @@ class GpuMemory:
     @classmethod
     def open(cls) -> "GpuMemory | None":
         """None where there is no such library (as on Jetsons) or no GPU."""
-        nvml, cuda = _load(_NVML_LIBRARIES), _load(_CUDA_LIBRARIES)
+        nvml, cuda = open_first(NVML_LIBRARIES), open_first(CUDA_LIBRARIES)
         if nvml is None or cuda is None or nvml.nvmlInit_v2():
             return None
         name, handle = ctypes.create_string_buffer(_ID_BYTES), ctypes.c_void_p()
@@ -67,12 +68,3 @@ def peak_memory(memory: GpuMemory | None) -> Iterator[dict[str, int]]:
         ended.set()
         watcher.join()
         found["device_peak_bytes"] = most[0] - before
-
-
-def _load(names: tuple[str, ...]) -> Any:
-    for name in names:
-        try:
-            return ctypes.CDLL(name)
-        except OSError:
-            continue
-    return None

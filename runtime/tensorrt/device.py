@@ -4,8 +4,8 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any
 
-_CUDA_LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
-_NVML_LIBRARIES = ("libnvidia-ml.so.1", "nvml.dll")
+CUDA_LIBRARIES = ("libcuda.so.1", "nvcuda.dll")
+NVML_LIBRARIES = ("libnvidia-ml.so.1", "nvml.dll")
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 _TEXT_BYTES = 96
 
@@ -21,8 +21,8 @@ class Device:
 
 def current_device() -> Device | None:
     """The first GPU, or None where there is no driver or no GPU."""
-    cuda = _load(_CUDA_LIBRARIES)
-    return None if cuda is None else query_device(cuda, _load(_NVML_LIBRARIES))
+    cuda = open_first(CUDA_LIBRARIES)
+    return None if cuda is None else query_device(cuda, open_first(NVML_LIBRARIES))
 
 
 def query_device(cuda: Any, nvml: Any) -> Device | None:
@@ -49,7 +49,8 @@ def _driver_version(nvml: Any) -> str | None:
     return None if failed else text.value.decode(errors="replace")
 
 
-def _load(names: tuple[str, ...]) -> Any:
+def open_first(names: tuple[str, ...]) -> Any:
+    """The first of these shared libraries that is there, or None."""
     for name in names:
         try:
             return ctypes.CDLL(name)
