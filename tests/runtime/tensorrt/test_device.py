@@ -67,7 +67,7 @@ def test_no_driver_version(nvml: Nvml | None) -> None:
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hieramp.runtime.tensorrt.device._CUDA_LIBRARIES", ("no-such-library.so",))
+    monkeypatch.setattr("hieramp.runtime.tensorrt.device.CUDA_LIBRARIES", ("no-such-library.so",))
     assert current_device() is None
 
 
