@@ -36,7 +36,7 @@ class StageClock:
         drawn = draw()
         self._settle()
         end, cpu_end = self._timer(), self._cpu_timer()
-        ends = [moment for _, moment in self._begun[1:]] + [end]
+        ends = [*(moment for _, moment in self._begun[1:]), end][:len(self._begun)]
         stages = [[stage, until - since] for (stage, since), until in zip(self._begun, ends, strict=True)]
         return drawn, {"seconds": end - begin, "cpu_seconds": cpu_end - cpu_begin, "stages": stages}
 

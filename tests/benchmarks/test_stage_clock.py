@@ -35,3 +35,9 @@ def test_a_device_is_waited_for_before_every_reading(script: Script) -> None:
     clock = script("stage_clock").StageClock(settle=lambda: waits.append(None))
     clock.batch(clock.wrap("stage", lambda: None))
     assert len(waits) == 3
+
+
+def test_a_batch_without_stages_has_seconds_all_the_same(script: Script) -> None:
+    ticks = count()
+    _, times = script("stage_clock").StageClock(lambda: float(next(ticks)), lambda: 0.0).batch(lambda: None)
+    assert times["seconds"] == 1.0 and times["stages"] == []
