@@ -29,4 +29,5 @@ def coin_flips(count: int, probability: float, seed: int, purpose: str, step: in
 
 def drop_labels(labels_B: Tensor, unconditional: int, seed: int, step: int) -> Tensor:
     """Labels with one in ten replaced by the unconditional one, as classifier-free guidance needs."""
-    return labels_B.masked_fill(coin_flips(len(labels_B), LABEL_DROP, seed, "drop", step), unconditional)
+    dropped_B = coin_flips(len(labels_B), LABEL_DROP, seed, "drop", step)
+    return labels_B.masked_fill(dropped_B.to(labels_B.device, non_blocking=True), unconditional)

@@ -109,8 +109,7 @@ class VarStage(Stage):
 
     def dropped(self, labels_B: Tensor, step: int) -> Tensor:
         """Labels for conditioning, some replaced by the unconditional one."""
-        mixed = drop_labels(labels_B.cpu(), self.settings.spec.var.num_classes, self.settings.seed, step)
-        return self.to_device(mixed)
+        return drop_labels(labels_B, self.settings.spec.var.num_classes, self.settings.seed, step)
 
     def loss(self, step: int, state: TrainState) -> tuple[Tensor, dict[str, Tensor]]:
         batch = self.batch(step)
