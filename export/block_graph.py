@@ -90,16 +90,21 @@ def class_query_mask(g: GraphBuilder, tokens: str, class_tokens: str, past: str)
     A product of which row and which column: no tensor in it is ever empty, which some compilers do not take.
     """
     queries = g.op("Add", tokens, class_tokens)
-    rows_n = g.op("GreaterOrEqual", _positions(g, queries), tokens)
-    columns_m = g.op("Less", _positions(g, g.op("Add", past, queries)), past)
+    rows_n = g.op("GreaterOrEqual", _positions(g, tokens, queries), g.const([0]))
+    columns_m = g.op("Less", _positions(g, past, g.op("Add", past, queries)), g.const([0]))
     column = g.op("Reshape", _as_float(g, rows_n), g.const([1, 1, -1, 1]))
     row = g.op("Reshape", _as_float(g, columns_m), g.const([1, 1, 1, -1]))
     return g.op("Mul", g.op("Mul", column, g.const([MASKED], "float32")), row)
 
 
-def _positions(g: GraphBuilder, count: str) -> str:
-    """0, 1, … up to a count of shape [1]."""
-    return g.op("Range", g.const(0), g.op("Squeeze", count), g.const(1))
+def _positions(g: GraphBuilder, origin: str, count: str) -> str:
+    """0, 1, … up to a count, less an origin, both of shape [1].
+
+    Sizes are the processor's, and so is arithmetic with them; compared with a size, the positions would have to wait
+    for it on a GPU, and CUDA graphs of ONNX Runtime allow no such copy.
+    """
+    start, limit = g.op("Sub", g.const([0]), origin), g.op("Sub", count, origin)
+    return g.op("Range", g.op("Squeeze", start), g.op("Squeeze", limit), g.const(1))
 
 
 def _as_float(g: GraphBuilder, condition: str) -> str:
