@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import numpy as np
-from opened import engine_options, opened_engines
+from opened import engine_options, opened_on_gpu
 from stage_clock import StageClock, TimedBackend
 
 from hieramp.runtime.command import OneLineCommand
@@ -26,21 +26,17 @@ from hieramp.runtime.command import OneLineCommand
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(plan_folder: Path, images: int, batch: int, warm_up: int, seed: int, threads: int, provider: str,
          compute: str, engines: Path | None, cuda_graphs: str, out: Path) -> None:
-    """Write `tokens` [images, L] and print the seconds of loading and of every batch; of engines not by stage."""
+    """Write `tokens` [images, L] and print the seconds of loading and of every batch; on a GPU not by stage."""
     began = time.perf_counter()
     from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, batch_inputs, draw_batch, resolve_settings
 
-    if provider == "cuda":
-        import onnxruntime
-
-        onnxruntime.preload_dlls()  # CUDA may come in wheels, which a process with PyTorch has loaded already
-
     plan, clock, notes = Plan.open(plan_folder), StageClock(), list[str]()
     model, settings = plan.manifest.model, resolve_settings(plan.manifest)
-    opening = (opened_engines(plan, engines, cuda_graphs, notes) if engines else
+    on_gpu = engines is not None or provider == "cuda"
+    opening = (opened_on_gpu(plan, engines, cuda_graphs, notes) if on_gpu else
                OnnxRuntimeBackend.open(plan, provider, threads, compute))
     with opening as backend:
-        timed = backend if engines else TimedBackend(backend, clock, model)
+        timed = backend if on_gpu else TimedBackend(backend, clock, model)
         cache = backend.new_cache(batch)
         loaded, tokens, batches = time.perf_counter() - began, [], []
         for first in (*[0] * warm_up, *range(0, images, batch)):

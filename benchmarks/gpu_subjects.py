@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from hieramp.runtime.onnxruntime_cuda import SESSION_GRAPHS
 from hieramp.runtime.tensorrt.device import Device
 from hieramp.runtime.tensorrt.replay import CUDA_GRAPHS
 
@@ -51,7 +52,8 @@ def gpu_subjects(precision: str) -> tuple[GpuSubject, ...]:
                ("tensorrt-bodies", "tensorrt", False))
     return (
         *reference,
-        GpuSubject("onnxruntime-cuda", "onnxruntime", precision, ("--provider", "cuda")),
+        *(GpuSubject(f"onnxruntime-cuda/{graphs}", "onnxruntime", precision,
+                     ("--provider", "cuda", "--cuda-graphs", graphs), graphs=graphs) for graphs in SESSION_GRAPHS),
         *(GpuSubject(f"{name}/{graphs}", library, precision, ("--cuda-graphs", graphs), graphs=graphs, plugins=plugins)
           for name, library, plugins in engines for graphs in CUDA_GRAPHS),
     )
@@ -69,5 +71,5 @@ def reason_against(subject: GpuSubject, here: Here) -> str | None:
         return None
     if here.device is None:
         return NO_GPU
-    wanted = (subject.library, *(("cuda-python",) if subject.engines else ()))
+    wanted = (subject.library, *(("cuda-python",) if subject.graphs else ()))
     return next((here.missing[library] for library in wanted if library in here.missing), None)

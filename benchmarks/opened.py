@@ -1,4 +1,4 @@
-"""Opens TensorRT engines for the scripts that draw and trace, and keeps what is said about CUDA graphs."""
+"""Opens what draws on a GPU for the scripts that draw and trace, and keeps what is said about CUDA graphs."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -8,13 +8,15 @@ from typing import Any
 
 import click
 
+from hieramp.runtime.backend import Backend
+from hieramp.runtime.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.tensorrt.backend import TensorRtBackend
 from hieramp.runtime.tensorrt.replay import CUDA_GRAPHS
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that name engines; without them ONNX Runtime draws."""
+    """The options of a GPU; without engines ONNX Runtime draws."""
     for option in (click.option("--engines", type=click.Path(path_type=Path), help="Folder of TensorRT engines."),
                    click.option("--cuda-graphs", type=click.Choice(CUDA_GRAPHS), default="picture")):
         command = option(command)
@@ -22,12 +24,14 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def opened_engines(plan: Plan, engines: Path, cuda_graphs: str, notes: list[str]) -> Iterator[TensorRtBackend]:
-    """The engines' back end; `notes` gets what it says of graphs that cannot be made and of all else."""
-    handler, logger = _Notes(notes), logging.getLogger("hieramp.runtime.tensorrt")
+def opened_on_gpu(plan: Plan, engines: Path | None, cuda_graphs: str, notes: list[str]) -> Iterator[Backend[Any]]:
+    """Engines, or without them ONNX Runtime on CUDA; `notes` gets what is said of graphs that cannot be made."""
+    handler, logger = _Notes(notes), logging.getLogger("hieramp.runtime")
     logger.addHandler(handler)
+    opening = (OnnxRuntimeCudaBackend.open(plan, cuda_graphs) if engines is None else
+               TensorRtBackend.open(plan, engines, engines.name.split("-")[0], cuda_graphs))
     try:
-        with TensorRtBackend.open(plan, engines, engines.name.split("-")[0], cuda_graphs) as backend:
+        with opening as backend:
             yield backend
     finally:
         logger.removeHandler(handler)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 import numpy as np
-from opened import engine_options, opened_engines
+from opened import engine_options, opened_on_gpu
 from traced import traced_batch
 
 from hieramp.export.command import ExportCommand
@@ -34,14 +34,14 @@ from hieramp.runtime import (
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(plan_folder: Path, seed: int, threads: int, provider: str, compute: str, engines: Path | None,
          cuda_graphs: str, forced: Path, out: Path) -> None:
-    """Write the arrays of `draw_reference.py --trace`, and `free`; engines have to have trace outputs."""
+    """Write the arrays of `draw_reference.py --trace`, and `free`; on a GPU the plan has to have trace outputs."""
     plan = Plan.open(plan_folder)
     model, settings, tokens_BL = plan.manifest.model, resolve_settings(plan.manifest), np.load(forced)["tokens"]
     keys = [PictureKey(i % model.num_classes, i // model.num_classes) for i in range(len(tokens_BL))]
     inputs = batch_inputs(keys, model, seed)
     notes: list[str] = []
-    if engines:
-        with opened_engines(plan, engines, cuda_graphs, notes) as backend:
+    if engines or provider == "cuda":
+        with opened_on_gpu(plan, engines, cuda_graphs, notes) as backend:
             arrays = traced_batch(backend, plan, settings, *inputs, tokens_BL)
     else:
         arrays = traced_steps(plan, settings, inputs, tokens_BL, (provider, threads, compute))

@@ -5,14 +5,19 @@ from typing import Any
 from hieramp.runtime.backend import Backend
 from hieramp.runtime.backend_choice import Choice
 from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from hieramp.runtime.onnxruntime_cuda import OnnxRuntimeCudaBackend
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.providers import check_compute
+from hieramp.runtime.providers import check_compute, find_provider
 from hieramp.runtime.tensorrt.backend import TensorRtBackend
 
 
 def open_backend(plan: Plan, provider: str = "cpu", threads: int | None = None,
                  compute: str = "f32") -> Backend[Any]:
     """A back end that runs the plan; it is a context manager, which frees what it holds."""
+    if provider == "cuda":
+        check_compute(provider, compute, ())
+        find_provider(provider)
+        return OnnxRuntimeCudaBackend.open(plan)
     return OnnxRuntimeBackend.open(plan, provider, threads, compute)
 
 

@@ -1,16 +1,20 @@
 """An engine file to an engine, after its sidecar has been checked, and to contexts that enqueue it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hieramp.runtime.contract import GRAPH_NAMES
 from hieramp.runtime.plan import Plan
+from hieramp.runtime.tensorrt.cuda import Cuda
 from hieramp.runtime.tensorrt.errors import EngineError
 from hieramp.runtime.tensorrt.library import Library
-from hieramp.runtime.tensorrt.memory import Bound
+from hieramp.runtime.tensorrt.memory import ALIGNMENT, Bound
+from hieramp.runtime.tensorrt.replay import Execution
 from hieramp.runtime.tensorrt.sidecar import Sidecar, check_sidecar, engine_file, read_sidecar, rebuild_command
+from hieramp.runtime.tensorrt.workspace import Pass
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def _load(library: Library, plan: Plan, path: Path, compute_capability: str, run
 
 
 @dataclass(frozen=True)
-class Execution:
+class EngineExecution:
     """A context whose profile, shapes and addresses are set once; it never changes shapes.
 
     `host_inputs` are the inputs whose values are read while it is enqueued, so a captured graph holds them.
@@ -94,8 +98,29 @@ class Execution:
         return b"".join(tensor.host_bytes() for tensor in self.host_inputs)
 
 
+@dataclass(frozen=True)
+class Engines:
+    """The engines of a plan by the names of their graphs. Passes go one after another, so contexts share scratch."""
+
+    engines: Mapping[str, Engine]
+    cuda: Cuda
+    alignment: int = ALIGNMENT
+
+    def prepare(self, passes: Sequence[Pass], stream: Any, owner: ExitStack) -> list[Execution]:
+        """A context for every pass, its profile the number of the pass."""
+        size = max(self.engines[each.graph].activation_bytes(each.number) for each in passes)
+        activation = owner.enter_context(self.cuda.device_memory(size))
+        executions: list[Execution] = []
+        owner.callback(executions.clear)  # contexts end before the memory that they use
+        owner.callback(self.cuda.settle, stream)
+        for each in passes:
+            engine = self.engines[each.graph]
+            executions.append(prepare(engine, each.title, each.number, each.tensors, activation, size, stream))
+        return executions
+
+
 def prepare(engine: Engine, title: str, profile: int, tensors: Mapping[str, Bound], activation: int,
-            activation_bytes: int, stream: Any) -> Execution:
+            activation_bytes: int, stream: Any) -> EngineExecution:
     """A context of its own for one profile, with every tensor bound; raises EngineError where one does not fit."""
     engine.messages.errors.clear()
     context = _create_context(engine)
@@ -109,7 +134,7 @@ def prepare(engine: Engine, title: str, profile: int, tensors: Mapping[str, Boun
     for name in names:
         _check_shape(engine, context, title, name, tensors[name])
     hosted = tuple(tensors[name] for name in names if engine.is_input(name) and engine.reads_on_host(name))
-    return Execution(title, context, engine.messages, hosted)
+    return EngineExecution(title, context, engine.messages, hosted)
 
 
 def _create_context(engine: Engine) -> Any:

@@ -6,15 +6,30 @@ is captured at its second use, and replayed from then on. What the graph holds o
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from hieramp.runtime.errors import HierampError
 from hieramp.runtime.tensorrt.cuda import Cuda
-from hieramp.runtime.tensorrt.engine import Execution
 from hieramp.runtime.tensorrt.errors import EngineError
 
 CUDA_GRAPHS = ("picture", "scale", "none")
 _LOG = logging.getLogger(__name__)
+
+
+class Execution(Protocol):
+    """Work with fixed shapes and addresses that can be put into a stream again and again."""
+
+    @property
+    def title(self) -> str: ...
+
+    def enqueue(self, stream: Any) -> None:
+        """Put it into the stream."""
+
+    def can_be_captured(self, stream: Any) -> bool:
+        """Whether a graph of it may be tried."""
+
+    def baked(self) -> bytes:
+        """The values of the host that a captured graph would hold."""
 
 
 class Segment:

@@ -1,28 +1,48 @@
-"""Everything on the device for one batch size: memory, contexts and graphs; it draws, and frees it all at its end."""
+"""Everything on the device for one batch size: memory, executions and graphs; it draws, and frees it all at its end."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from math import gcd
-from typing import Any
+from typing import Any, Protocol
 
 from hieramp.runtime.backend import Drawing, Request
-from hieramp.runtime.manifest import Manifest
+from hieramp.runtime.manifest import Manifest, ModelShape
 from hieramp.runtime.steps import finite_latents
 from hieramp.runtime.tensorrt import tensors
 from hieramp.runtime.tensorrt.cuda import Cuda
-from hieramp.runtime.tensorrt.engine import Engine, Execution, prepare
 from hieramp.runtime.tensorrt.errors import EngineError
-from hieramp.runtime.tensorrt.memory import ALIGNMENT, Arena, Bound
-from hieramp.runtime.tensorrt.replay import Replay
+from hieramp.runtime.tensorrt.memory import Arena, Bound
+from hieramp.runtime.tensorrt.replay import Execution, Replay
 from hieramp.runtime.tensorrt.tensors import Memory, of_scale
 
 
 @dataclass(frozen=True)
+class Pass:
+    """One run of a graph of the plan: `number` is the scale of a step and 0 otherwise."""
+
+    graph: str
+    title: str
+    number: int
+    tensors: Mapping[str, Bound]
+
+
+class Runner(Protocol):
+    """What runs the graphs of a plan on the device; `alignment` is what addresses have to be multiples of."""
+
+    @property
+    def alignment(self) -> int: ...
+
+    def prepare(self, passes: Sequence[Pass], stream: Any, owner: ExitStack) -> list[Execution]:
+        """An execution for every pass, in order; `owner` frees what they need."""
+
+
+@dataclass(frozen=True)
 class Loaded:
-    """What does not depend on the batch: the plan's manifest, its engines, and the constants on the device."""
+    """What does not depend on the batch: the plan's manifest, what runs it, and the constants on the device."""
 
     manifest: Manifest
-    engines: dict[str, Engine]
+    runner: Runner
     cuda: Cuda
     stream: Any
     constants: Arena
@@ -37,7 +57,8 @@ class Workspace:
         self._loaded, self._owner = loaded, ExitStack()
         with ExitStack() as owner:
             self._memory = _allocate(loaded, batch, owner)
-            executions = _prepare_all(loaded, self._memory, owner)
+            passes = _passes(loaded.manifest.model, self._memory)
+            executions = loaded.runner.prepare(passes, loaded.stream, owner)
             self._replay = Replay(loaded.cuda, loaded.stream, executions, loaded.cuda_graphs)
             owner.callback(self._replay.close)
             loaded.cuda.wait(loaded.stream)
@@ -67,7 +88,7 @@ class Workspace:
 def _allocate(loaded: Loaded, batch: int, owner: ExitStack) -> Memory:
     manifest, cuda = loaded.manifest, loaded.cuda
     scratch_specs, traced = tensors.scratch_specs(manifest, batch), tensors.trace_specs(manifest, batch)
-    _check_alignment(manifest, batch, scratch_specs["cache.0"].bytes // manifest.model.token_count)
+    _check_alignment(loaded.runner.alignment, batch, scratch_specs["cache.0"].bytes // manifest.model.token_count)
     inputs = Arena.allocate(cuda, owner, tensors.input_specs(manifest.model, batch), mirrored=True)
     results = Arena.allocate(cuda, owner, tensors.result_specs(manifest.model, batch), mirrored=True)
     traces = Arena.allocate(cuda, owner, traced, mirrored=True) if traced else None
@@ -80,31 +101,21 @@ def _allocate(loaded: Loaded, batch: int, owner: ExitStack) -> Memory:
     return Memory(loaded.constants, inputs, results, traces, scratch)
 
 
-def _check_alignment(manifest: Manifest, batch: int, row_bytes: int) -> None:
-    if row_bytes % ALIGNMENT:
-        step = ALIGNMENT // gcd(row_bytes // batch, ALIGNMENT)
+def _check_alignment(alignment: int, batch: int, row_bytes: int) -> None:
+    """Caches are bound at every token."""
+    if row_bytes % alignment:
+        step = alignment // gcd(row_bytes // batch, alignment)
         fitting = -(-batch // step) * step
         raise EngineError(f"keys and values of a token take {row_bytes} bytes with {batch} images at a time, and "
-                          f"TensorRT wants multiples of {ALIGNMENT}; use --batch-size {fitting}")
+                          f"addresses have to be multiples of {alignment}; use --batch-size {fitting}")
 
 
-def _prepare_all(loaded: Loaded, memory: Memory, owner: ExitStack) -> list[Execution]:
-    """A context for every graph and scale. They run one after another, so they share their scratch memory."""
-    model, engines = loaded.manifest.model, loaded.engines
-    wanted: list[tuple[str, str, int, dict[str, Bound]]] = [
-        ("condition", "condition", 0, tensors.condition_tensors(model, memory)),
-        *(("scale_step", f"scale {scale}", scale, tensors.step_tensors(model, memory, scale))
-          for scale in range(model.scale_count)),
-        ("decoder", "decoder", 0, tensors.decoder_tensors(model, memory)),
-    ]
-    size = max(engines[graph].activation_bytes(profile) for graph, _, profile, _ in wanted)
-    activation = owner.enter_context(loaded.cuda.device_memory(size))
-    executions: list[Execution] = []
-    owner.callback(executions.clear)  # contexts end before the memory that they use
-    owner.callback(loaded.cuda.settle, loaded.stream)
-    for graph, title, profile, bound in wanted:
-        executions.append(prepare(engines[graph], title, profile, bound, activation, size, loaded.stream))
-    return executions
+def _passes(model: ModelShape, memory: Memory) -> list[Pass]:
+    """Every run of a graph that a picture batch takes, in order."""
+    steps = (Pass("scale_step", f"scale {scale}", scale, tensors.step_tensors(model, memory, scale))
+             for scale in range(model.scale_count))
+    return [Pass("condition", "condition", 0, tensors.condition_tensors(model, memory)), *steps,
+            Pass("decoder", "decoder", 0, tensors.decoder_tensors(model, memory))]
 
 
 def _write(inputs: Arena, request: Request) -> None:

@@ -74,7 +74,7 @@ def test_a_rehearsal_goes_all_the_way(check: ModuleType, small_model: SmallModel
 def test_what_is_run(check: ModuleType) -> None:
     names = [subject.name for subject in check.gpu_subjects("fp16")]
     assert names[0] == "reference"
-    assert {"reference-fp16", "onnxruntime-cuda"} < set(names)
+    assert {"reference-fp16", "onnxruntime-cuda/scale"} < set(names)
     for engines in ("tensorrt_rtx", "tensorrt", "tensorrt-bodies"):
         assert [name for name in names if name.startswith(engines + "/")] == [
             f"{engines}/{mode}" for mode in ("picture", "scale", "none")]
@@ -83,11 +83,12 @@ def test_what_is_run(check: ModuleType) -> None:
 
 @pytest.mark.parametrize(("missing", "without"), [
     ({"torch": "built without CUDA"}, {"reference", "reference-fp16", "reference-compile-fp16"}),
-    ({"onnxruntime": "no provider"}, {"onnxruntime-cuda"}),
+    ({"onnxruntime": "no provider"}, {"onnxruntime-cuda/scale", "onnxruntime-cuda/none"}),
     ({"tensorrt": "cannot be imported"}, {f"tensorrt{kind}/{mode}" for kind in ("", "-bodies")
                                           for mode in ("picture", "scale", "none")}),
     ({"cuda-python": "too new"}, {f"tensorrt{kind}/{mode}" for kind in ("", "-bodies", "_rtx")
-                                  for mode in ("picture", "scale", "none")}),
+                                  for mode in ("picture", "scale", "none")}
+                                 | {"onnxruntime-cuda/scale", "onnxruntime-cuda/none"}),
     ({}, set()),
 ])
 def test_a_library_stops_only_what_needs_it(check: ModuleType, missing: dict[str, str], without: set[str]) -> None:
@@ -143,12 +144,13 @@ def test_parity_comes_first_and_what_fails_it_is_not_timed(check: ModuleType, jo
     subjects = check.gpu_subjects("fp16")
     rows = list(check.measure(job, subjects, check.Here(DEVICE), forever))
     kinds = [row["what"] for row in rows]
-    assert kinds == ["kernel", *["parity"] * len(subjects), "ceiling", *["speed"] * (2 * (len(subjects) - 1))]
+    assert kinds == ["kernel", *["parity"] * len(subjects), "ceiling", *["speed"] * (2 * (len(subjects) - 2))]
     assert rows[0]["not_run"] == "results differ, 50.0% are equal"
     assert stand_in["build"] == [("tensorrt_rtx", False), ("tensorrt", True), ("tensorrt", False)]
-    (refused,) = [row for row in rows if row["what"] == "parity" and "not_run" in row]
-    assert refused["subject"] == "onnxruntime-cuda" and "not timed, since logits of scale 0" in refused["not_run"]
-    assert "onnxruntime-cuda" not in {name for name, _ in stand_in["draw"]}
+    refused = [row for row in rows if row["what"] == "parity" and "not_run" in row]
+    assert [row["subject"] for row in refused] == ["onnxruntime-cuda/scale", "onnxruntime-cuda/none"]
+    assert all("not timed, since logits of scale 0" in row["not_run"] for row in refused)
+    assert not {row["subject"] for row in refused} & {name for name, _ in stand_in["draw"]}
     assert [batch for _, batch in stand_in["draw"]] == [1] * 12 + [8] * 12
     last = rows[-1]
     assert last["subject"] == "tensorrt-bodies/none" and last["batch"] == 8 and last["build_seconds"] == 60

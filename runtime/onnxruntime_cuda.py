@@ -1,0 +1,186 @@
+"""ONNX Runtime on CUDA: nothing leaves the device between the steps, and each step is a CUDA graph once it has run."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from hieramp.runtime.binding import ELEMENT_TYPES
+from hieramp.runtime.contract import GRAPH_NAMES
+from hieramp.runtime.errors import PlanError, ProviderError, RunError, SettingsError
+from hieramp.runtime.plan import Plan
+from hieramp.runtime.tensorrt.cuda import Cuda
+from hieramp.runtime.tensorrt.device_backend import DeviceBackend, upload_constants
+from hieramp.runtime.tensorrt.limits import Limits
+from hieramp.runtime.tensorrt.memory import Bound
+from hieramp.runtime.tensorrt.replay import Execution
+from hieramp.runtime.tensorrt.workspace import Loaded, Pass
+
+SESSION_GRAPHS = ("scale", "none")
+_ERRORS_ONLY = 3
+_UNLIMITED = Limits(2**31 - 1, None)
+# What decides a shape is read by the processor; a captured graph holds the shape, so another value needs another graph.
+_HOST_INPUTS = ("top_k",)
+_NO_GRAPH = "-1"
+LoadSession = Callable[[Path, Any, bool], Any]
+_LOG = logging.getLogger(__name__)
+
+
+class OnnxRuntimeCudaBackend(DeviceBackend):
+    """Draws with ONNX Runtime's CUDA provider."""
+
+    @classmethod
+    def open(cls, plan: Plan, cuda_graphs: str = "scale", cuda: Cuda | None = None,
+             load: LoadSession | None = None) -> "OnnxRuntimeCudaBackend":
+        """Load the graphs; `cuda_graphs` is scale (one a step) or none; `cuda` and `load` default to this machine's.
+
+        Raises LibraryError or DeviceError where CUDA is not there, PlanError where a graph does not load.
+        """
+        if cuda_graphs not in SESSION_GRAPHS:
+            raise SettingsError(f"cuda_graphs must be one of {', '.join(SESSION_GRAPHS)}, got {cuda_graphs!r}")
+        cuda = cuda or Cuda.load()
+        with ExitStack() as owner:
+            cuda.select_first_gpu()
+            stream = owner.enter_context(cuda.stream())
+            constants = upload_constants(plan, cuda, owner, stream)
+            runner = load_sessions(plan, stream, cuda_graphs == "scale", load or load_session)
+            owner.callback(runner.sessions.clear)
+            # ONNX Runtime makes its graphs by itself, so the replay is told to make none.
+            loaded = Loaded(plan.manifest, runner, cuda, stream, constants, "none")
+            return cls(loaded, _UNLIMITED, owner.pop_all())
+
+
+@dataclass
+class SessionExecution:
+    """A session bound to fixed addresses. It runs plainly once, with results that count, and is captured after that."""
+
+    title: str
+    session: Any
+    binding: Any
+    host_inputs: tuple[Bound, ...]
+    graph_numbers: Iterator[int] | None
+    _graphs: dict[bytes, str] = field(default_factory=dict)
+
+    def enqueue(self, stream: Any) -> None:
+        """Put it into the stream, which is the session's own."""
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        if self.graph_numbers is not None:
+            options.add_run_config_entry("gpu_graph_id", self._graph())
+        try:
+            self.session.run_with_iobinding(self.binding, options)
+        except Exception as error:  # ONNX Runtime's errors share no base but Exception
+            raise RunError(f"ONNX Runtime failed in {self.title}: {error}; a smaller --batch-size needs less "
+                           "memory") from error
+
+    def can_be_captured(self, stream: Any) -> bool:
+        """Not by others: the session captures itself."""
+        return False
+
+    def baked(self) -> bytes:
+        """The values that shapes depend on."""
+        return b"".join(tensor.host_bytes() for tensor in self.host_inputs)
+
+    def release(self) -> None:
+        """Let go of the session, which must not outlive its stream, whoever still holds this execution."""
+        self.session = self.binding = None
+
+    def _graph(self) -> str:
+        """The number of the graph to replay, or to capture; none at the first use of these values."""
+        baked = self.baked()
+        if baked not in self._graphs:
+            self._graphs[baked] = _NO_GRAPH
+            return _NO_GRAPH
+        if self._graphs[baked] == _NO_GRAPH:
+            assert self.graph_numbers is not None
+            self._graphs[baked] = str(next(self.graph_numbers))
+        return self._graphs[baked]
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """The sessions of a plan by the names of their graphs; graphs are numbered over all that is ever captured."""
+
+    sessions: dict[str, Any]
+    captures: bool
+    numbers: Iterator[int]
+    alignment: int = 16  # what kernels that read four floats at a time want
+
+    def prepare(self, passes: Sequence[Pass], stream: Any, owner: ExitStack) -> list[Execution]:
+        """A binding for every pass."""
+        executions = [self._execution(each) for each in passes]
+        for execution in executions:
+            owner.callback(execution.release)
+        return list(executions)
+
+    def _execution(self, each: Pass) -> SessionExecution:
+        session = self.sessions[each.graph]
+        inputs = [node.name for node in session.get_inputs()]
+        binding = _bound(session, inputs, [node.name for node in session.get_outputs()], each.tensors)
+        hosted = tuple(each.tensors[name] for name in inputs if name in _HOST_INPUTS)
+        return SessionExecution(each.title, session, binding, hosted, self.numbers if self.captures else None)
+
+
+def load_sessions(plan: Plan, stream: Any, captures: bool, load: LoadSession) -> Sessions:
+    """The sessions of all graphs, running in that stream; where CUDA graphs cannot be, the log says so and there are none."""
+    files = {name: plan.path(plan.manifest.graphs[name].file) for name in GRAPH_NAMES}
+    try:
+        return Sessions({name: load(path, stream, captures) for name, path in files.items()}, captures, count(1))
+    except PlanError as error:
+        if not captures:
+            raise
+        _LOG.warning("no CUDA graphs: %s; going on without", error)
+        return load_sessions(plan, stream, False, load)
+
+
+def cuda_options(stream: Any, captures: bool) -> dict[str, str]:
+    """Options of the CUDA provider: float32 means float32, and the same algorithms in every run."""
+    return {"device_id": "0", "user_compute_stream": str(int(stream)), "use_tf32": "0",
+            "cudnn_conv_algo_search": "HEURISTIC", "enable_cuda_graph": "1" if captures else "0"}
+
+
+def load_session(path: Path, stream: Any, captures: bool) -> Any:
+    """A session that runs in that stream, and may be captured where `captures` says so."""
+    import onnxruntime
+
+    _load_libraries()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.use_deterministic_compute = True
+    providers = [("CUDAExecutionProvider", cuda_options(stream, captures)), "CPUExecutionProvider"]
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers)
+    except Exception as error:  # ONNX Runtime's errors share no base but Exception
+        raise PlanError(f"ONNX Runtime cannot load {path} with CUDA: {error}") from error
+    if "CUDAExecutionProvider" not in session.get_providers():
+        raise ProviderError("CUDAExecutionProvider does not start here, see its messages above; check its driver and "
+                            "libraries, or use --provider cpu")
+    return session
+
+
+def _bound(session: Any, inputs: Sequence[str], outputs: Sequence[str], tensors: Mapping[str, Bound]) -> Any:
+    binding = session.io_binding()
+    for name in inputs:
+        tensor, hosted = tensors[name], name in _HOST_INPUTS
+        device, address = ("cpu", tensor.host) if hosted else ("cuda", tensor.device)
+        binding.bind_input(name, device, 0, ELEMENT_TYPES[tensor.spec.type], tensor.spec.shape, address)
+    for name in outputs:
+        tensor = tensors[name]
+        binding.bind_output(name, "cuda", 0, ELEMENT_TYPES[tensor.spec.type], tensor.spec.shape, tensor.device)
+    return binding
+
+
+def _load_libraries() -> None:
+    """Load CUDA's libraries from wheels where they come in wheels; what that prints goes to the log."""
+    import onnxruntime
+
+    if hasattr(onnxruntime, "preload_dlls"):
+        with redirect_stdout(StringIO()) as printed:
+            onnxruntime.preload_dlls()
+        _LOG.debug("%s", printed.getvalue())
