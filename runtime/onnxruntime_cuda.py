@@ -128,7 +128,7 @@ class Sessions:
 
 
 def load_sessions(plan: Plan, stream: Any, captures: bool, load: LoadSession) -> Sessions:
-    """The sessions of all graphs, running in that stream; where CUDA graphs cannot be, the log says so and there are none."""
+    """The sessions of all graphs, running in that stream; where CUDA graphs cannot be, the log says so."""
     files = {name: plan.path(plan.manifest.graphs[name].file) for name in GRAPH_NAMES}
     try:
         return Sessions({name: load(path, stream, captures) for name, path in files.items()}, captures, count(1))
