@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import numpy as np
 from opened import engine_options, opened_on_gpu
-from stage_clock import StageClock, TimedBackend
+from stage_clock import StageClock, TimedBackend, over_parts
 
 from hieramp.runtime.command import OneLineCommand
 
@@ -43,7 +43,7 @@ def main(plan_folder: Path, images: int, batch: int, warm_up: int, seed: int, th
             keys = [PictureKey(i % model.num_classes, i // model.num_classes) for i in range(first, first + batch)]
             inputs = batch_inputs(keys, model, seed)
             drawing, times = clock.batch(lambda inputs=inputs: draw_batch(timed, plan, settings, *inputs, cache=cache))
-            batches.append(times)
+            batches.append(times | {"stages": over_parts(times["stages"])})
             tokens.append(np.concatenate(drawing.tokens, axis=1))
     np.savez(out, tokens=np.concatenate(tokens[warm_up:]))
     click.echo(json.dumps({"load_seconds": loaded, "batches": batches[warm_up:], "notes": notes,

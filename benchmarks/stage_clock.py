@@ -41,6 +41,14 @@ class StageClock:
         return drawn, {"seconds": end - begin, "cpu_seconds": cpu_end - cpu_begin, "stages": stages}
 
 
+def over_parts(stages: list[list[Any]]) -> list[list[Any]]:
+    """Seconds of each stage summed over the parts of a batch, every one of which begins with the first stage."""
+    if not stages:
+        return stages
+    count = len(stages) // sum(stage == stages[0][0] for stage, _ in stages)
+    return [[stages[first][0], sum(seconds for _, seconds in stages[first::count])] for first in range(count)]
+
+
 class TimedBackend:
     """A back end of the runtime whose calls begin stages."""
 
@@ -48,7 +56,8 @@ class TimedBackend:
         from hieramp.runtime.steps import draw_by_steps  # whose loading is timed, so it must not be loaded before
 
         self.draw = partial(draw_by_steps, self, model)
-        self.new_cache = backend.new_cache
+        self.new_cache, self.step_cache = backend.new_cache, backend.step_cache
+        self.images_at_once = backend.images_at_once
         self.condition = clock.wrap("condition", backend.condition)
         self.step = clock.wrap("scale", backend.step)
         self.decode = clock.wrap("decoder", backend.decode)

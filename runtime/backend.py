@@ -91,6 +91,13 @@ class Backend(Protocol[CacheT]):
 class StepBackend(Backend[CacheT], Protocol[CacheT]):
     """A back end that hands out every step. It keeps no state between calls: keys and values live in the cache."""
 
+    @property
+    def images_at_once(self) -> int:
+        """How many images of a batch it draws together, for the sake of memory."""
+
+    def step_cache(self, batch: int) -> CacheT:
+        """Memory for steps of that many images at once."""
+
     def condition(self, labels_B: IntArray) -> Conditioning:
         """Run the condition graph."""
 

@@ -1,7 +1,7 @@
 """Memory that an ONNX Runtime graph reads and writes in place: arrays of NumPy, and caches on the provider's device."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 # Numbers of onnx.TensorProto.DataType, and bytes an element.
 ELEMENT_TYPES = {"float32": 1, "int64": 7, "float16": 10, "bfloat16": 16}
-_ELEMENT_BYTES = {"float32": 4, "int64": 8, "float16": 2, "bfloat16": 2}
+ELEMENT_BYTES = {"float32": 4, "int64": 8, "float16": 2, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,17 @@ class KVCache:
         allocate = OrtValue.ortvalue_from_shape_and_type
         return cls(device, type, shape, tuple(allocate(shape, ELEMENT_TYPES[type], device) for _ in range(blocks)))
 
+    def of_rows(self, rows: int) -> "KVCache":
+        """The same memory for fewer rows."""
+        tokens, halves, most, *head = self.shape
+        if rows > most:
+            raise ValueError(f"this cache has {most} rows, and {rows} are wanted")
+        return self if rows == most else replace(self, shape=(tokens, halves, rows, *head))
+
     def rows(self, block: int, begin: int, end: int) -> Tensor:
         """Tokens `begin` to `end` of a block's cache."""
         value, row = self.blocks[block], self.shape[1:]
-        pointer = value.data_ptr() + begin * prod(row) * _ELEMENT_BYTES[self.type]
+        pointer = value.data_ptr() + begin * prod(row) * ELEMENT_BYTES[self.type]
         return Tensor(self.device, ELEMENT_TYPES[self.type], (end - begin, *row), pointer, value)
 
 

@@ -16,11 +16,11 @@ from hieramp.runtime.backend import (
     StepInputs,
     StepOutputs,
 )
-from hieramp.runtime.binding import KVCache, Tensor, run_bound, scalar, view
+from hieramp.runtime.binding import ELEMENT_BYTES, KVCache, Tensor, run_bound, scalar, view
 from hieramp.runtime.contract import new_kv, past_kv
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import PlanError, ProviderError, RunError
-from hieramp.runtime.manifest import Manifest
+from hieramp.runtime.manifest import Manifest, ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.processor import cpu_features
 from hieramp.runtime.providers import Provider, check_compute, find_provider, select_provider
@@ -29,6 +29,7 @@ from hieramp.runtime.steps import draw_by_steps
 
 _ERRORS_ONLY = 3
 _PIXELS_AT_ONCE = 256 * 256
+_CACHE_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,15 @@ def decoder_batch(image_side: int) -> int:
     Feature maps of a decoder take several hundred megabytes for such an image, and more of them are no faster a pixel.
     """
     return max(1, _PIXELS_AT_ONCE // image_side**2)
+
+
+def images_at_once(model: ModelShape, cache_type: str) -> int:
+    """Images to draw together: as many as have half a gigabyte of keys and values.
+
+    The last scales, which take most of the time, have enough tokens an image to keep a processor busy.
+    """
+    image_bytes = 2 * 2 * model.token_count * model.depth * model.width * ELEMENT_BYTES[cache_type]
+    return max(1, _CACHE_BYTES // image_bytes)
 
 
 class OnnxRuntimeBackend:
@@ -72,7 +82,14 @@ class OnnxRuntimeBackend:
         )
         return cls(plan.manifest, constants, _Sessions(condition, step, decoder), found.device)
 
+    @property
+    def images_at_once(self) -> int:
+        return images_at_once(self._model, self._manifest.cache_type)
+
     def new_cache(self, batch: int) -> KVCache:
+        return self.step_cache(min(batch, self.images_at_once))
+
+    def step_cache(self, batch: int) -> KVCache:
         model = self._model
         shape = (model.token_count, 2, 2 * batch, model.heads, model.head_width)
         return KVCache.allocate(self._device, self._manifest.cache_type, shape, model.depth)
@@ -94,6 +111,7 @@ class OnnxRuntimeBackend:
     def step(self, cache: KVCache, scale: int, conditioning: Conditioning, inputs: StepInputs,
              trace: bool = False) -> StepOutputs:
         past, end = self._model.token_range(scale)
+        cache = cache.of_rows(2 * len(inputs.uniform_Bl))
         blocks = range(self._model.depth)
         outputs = self._step_outputs(scale, len(inputs.uniform_Bl), trace)
         _run(

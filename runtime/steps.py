@@ -15,10 +15,15 @@ from hieramp.runtime.backend import (
     StepOutputs,
 )
 from hieramp.runtime.manifest import ModelShape
+from hieramp.runtime.parts import join, split
 
 
 def draw_by_steps(backend: StepBackend[CacheT], model: ModelShape, cache: CacheT, request: Request) -> Drawing:
-    """Draw one batch, step by step."""
+    """Draw one batch, step by step, in parts of as many images as the back end takes at once."""
+    return join([_draw_part(backend, model, cache, part) for part in split(request, backend.images_at_once)])
+
+
+def _draw_part(backend: StepBackend[CacheT], model: ModelShape, cache: CacheT, request: Request) -> Drawing:
     steps = _draw_scales(backend, model, cache, request)
     return _to_drawing(steps, backend.decode(steps[-1].f_hat_BzPP))
 

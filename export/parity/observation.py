@@ -121,7 +121,7 @@ def forced_steps(backend: StepBackend[CacheT], plan: Plan, settings: Settings, i
     The rows that a scale leaves in the cache are the same both times, since they depend on the scales before it alone.
     """
     model, conditioning = plan.manifest.model, backend.condition(inputs.labels_B)
-    cache, token_map_RlC = backend.new_cache(len(inputs.labels_B)), conditioning.token_map_RlC
+    cache, token_map_RlC = backend.step_cache(len(inputs.labels_B)), conditioning.token_map_RlC
     f_hat_BzPP = np.zeros((len(inputs.labels_B), model.z_channels, model.latent_side, model.latent_side), np.float32)
     for scale, history_Bl in enumerate(history):
         uniforms_Bl = np.ascontiguousarray(inputs.uniforms_BL[:, slice(*model.token_range(scale))])

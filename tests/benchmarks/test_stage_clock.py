@@ -41,3 +41,10 @@ def test_a_batch_without_stages_has_seconds_all_the_same(script: Script) -> None
     ticks = count()
     _, times = script("stage_clock").StageClock(lambda: float(next(ticks)), lambda: 0.0).batch(lambda: None)
     assert times["seconds"] == 1.0 and times["stages"] == []
+
+
+def test_the_parts_of_a_batch_add_up(script: Script) -> None:
+    part = [["condition", 1.0], ["scale", 2.0], ["scale", 4.0], ["decoder", 8.0]]
+    summed = script("stage_clock").over_parts([*part, *([stage, 10 * seconds] for stage, seconds in part)])
+    assert summed == [["condition", 11.0], ["scale", 22.0], ["scale", 44.0], ["decoder", 88.0]]
+    assert script("stage_clock").over_parts([]) == []

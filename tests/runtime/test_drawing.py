@@ -33,6 +33,11 @@ class NotingBackend:
     caches: list[int] = field(default_factory=list)
     steps: list[tuple[int, StepInputs]] = field(default_factory=list)
 
+    images_at_once: int = 1000
+
+    def step_cache(self, batch: int) -> int:
+        return batch
+
     def new_cache(self, batch: int) -> int:
         self.caches.append(batch)
         return batch

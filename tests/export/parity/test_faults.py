@@ -185,7 +185,12 @@ class LeakyBackend:
         self.plan, self.constants = plan, load_scale_constants(plan)
         self.sessions = {name: session(plan.path(graph.file)) for name, graph in plan.manifest.graphs.items()}
 
+    images_at_once = 1000
+
     def new_cache(self, batch: int) -> dict[int, list[np.ndarray]]:
+        return self.step_cache(batch)
+
+    def step_cache(self, batch: int) -> dict[int, list[np.ndarray]]:
         model = self.plan.manifest.model
         return {-1: [np.zeros((0, 2, 2 * batch, model.heads, model.head_width), np.float32)] * model.depth}
 
