@@ -58,7 +58,7 @@ def test_a_plan_draws_the_same_in_parts(plan: Plan, monkeypatch: pytest.MonkeyPa
 
 
 def test_half_a_gigabyte_of_keys_and_values_at_once(plan: Plan) -> None:
-    """A token of d16 has 16 blocks, 2 halves, keys and values of 1,024 numbers: 262,144 bytes; 680 of them a picture."""
+    """A token of d16 has keys and values of 1,024 numbers in 16 blocks and 2 halves: 262,144 bytes; 680 a picture."""
     d16 = ModelShape((1, 2, 3, 4, 5, 6, 8, 10, 13, 16), 4096, 32, 256, 16, 1024, 16, 1000, 4, (0,))
     assert 680 * 262_144 * 3 < 2**29 < 680 * 262_144 * 4
     assert module.images_at_once(d16, "float32") == 3
