@@ -4,6 +4,7 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from hieramp.runtime.errors import ProviderError
@@ -37,6 +38,9 @@ def find_provider(name: str) -> Provider:
     if name == "openvino":
         _register_openvino()
     available = _available()
+    if name == "openvino" and provider.full_name not in available and find_spec(_OPENVINO_PLUGIN):
+        raise ProviderError("provider 'openvino' is installed and takes none of the processors here; its plug-in offers "
+                            "Intel's only. Use --provider cpu")
     if provider.full_name not in available:
         there = ", ".join(short for short, other in PROVIDERS.items() if other.full_name in available)
         raise ProviderError(f"provider {name!r} is not available here (available: {there}); install it with "
@@ -87,9 +91,11 @@ def openvino_options(threads: int, compute: str) -> dict[str, str]:
 
 
 def _available() -> list[str]:
+    """Providers that were built in, and those of plug-ins that offer a device."""
     import onnxruntime
 
-    return list(onnxruntime.get_available_providers())
+    plugged = onnxruntime.get_ep_devices() if hasattr(onnxruntime, "get_ep_devices") else ()
+    return list(dict.fromkeys([*onnxruntime.get_available_providers(), *(device.ep_name for device in plugged)]))
 
 
 def _plugged_devices(provider: Provider) -> list[Any]:
@@ -115,4 +121,6 @@ def _register_openvino() -> None:
     try:
         onnxruntime.register_execution_provider_library("hieramp_openvino", library)
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
+        if "already registered" in str(error):  # and offers nothing
+            return
         raise ProviderError(f"provider 'openvino' does not load ({error}); reinstall {_OPENVINO_PLUGIN}") from error

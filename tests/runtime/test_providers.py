@@ -3,12 +3,13 @@
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from hieramp.runtime import cores
+from hieramp.runtime import cores, providers
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import ProviderError
 from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
@@ -52,10 +53,30 @@ def test_openvino_is_refused_where_its_package_is_missing() -> None:
 @pytest.mark.skipif(importlib.util.find_spec("onnxruntime_ep_openvino") is None,
                     reason="needs OpenVINO: pip install '.[openvino]'")
 def test_openvino_loads_once_and_again(plan: Plan) -> None:
+    try:
+        find_provider("openvino")
+    except ProviderError as error:
+        pytest.skip(str(error))
     for _ in range(2):
         with OnnxRuntimeBackend.open(plan, provider="openvino", threads=1) as backend:
             image_B3SS = backend.decode(np.zeros((1, 2, 4, 4), np.float32))
         np.testing.assert_allclose(image_B3SS, np.full((1, 3, 8, 8), 0.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("registered", [False, True])
+def test_openvino_without_a_processor_for_it_says_so(monkeypatch: pytest.MonkeyPatch, registered: bool) -> None:
+    """As on processors of other makers: its plug-in loads, and offers no device."""
+    def register(name: str, path: str) -> None:
+        if registered:
+            raise RuntimeError(f"library is already registered under {name}")
+
+    monkeypatch.setattr(providers, "find_spec", lambda name: object())
+    monkeypatch.setattr(providers, "import_module", lambda name: SimpleNamespace(get_library_path=lambda: "plugin.so"))
+    monkeypatch.setattr(onnxruntime, "register_execution_provider_library", register)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [])
+    with pytest.raises(ProviderError, match=r"is installed and takes none of the processors here.*--provider cpu"):
+        find_provider("openvino")
 
 
 @pytest.mark.parametrize(("provider", "compute", "features", "message"), [
