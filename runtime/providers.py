@@ -39,8 +39,8 @@ def find_provider(name: str) -> Provider:
         _register_openvino()
     available = _available()
     if name == "openvino" and provider.full_name not in available and find_spec(_OPENVINO_PLUGIN):
-        raise ProviderError("provider 'openvino' is installed and takes none of the processors here; its plug-in offers "
-                            "Intel's only. Use --provider cpu")
+        raise ProviderError("provider 'openvino' is installed and takes none of the processors here; its plug-in "
+                            "offers Intel's only. Use --provider cpu")
     if provider.full_name not in available:
         there = ", ".join(short for short, other in PROVIDERS.items() if other.full_name in available)
         raise ProviderError(f"provider {name!r} is not available here (available: {there}); install it with "
