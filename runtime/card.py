@@ -11,7 +11,8 @@ from hieramp.runtime.writers.layouts import LAYOUTS
 _MOST_CLASSES = 50
 
 
-def card_text(plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry], contact_sheet: str, unit_count: int) -> str:
+def card_text(plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry], contact_sheet: str, unit_count: int,
+              agreement: float | None = None) -> str:
     """Markdown with the header that Hugging Face reads; it holds no date, so that equal datasets have equal cards."""
     layout, name = LAYOUTS[recipe.layout], plan.manifest.name
     loading = layout.loading.replace("FIRST", f"{0:06d}").replace("LAST", f"{unit_count - 1:06d}")
@@ -23,6 +24,7 @@ def card_text(plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry], contact
         f"![Contact sheet]({contact_sheet})",
         "## Load", loading,
         "## Labels", _labels(classes),
+        *(["## Soft labels", _soft_labels(recipe, agreement, layout.soft_loading)] if agreement is not None else []),
         "## Settings", _settings(plan, recipe),
         "## Licence", _licence(plan),
     ]
@@ -47,6 +49,12 @@ def _labels(classes: Sequence[ClassEntry]) -> str:
         "own number\nof the class. A teacher of all the model's classes is to be asked for the columns `index`.\n",
         "| label | name | class | index |", "|---|---|---|---|", *rows, *more,
     ])
+
+
+def _soft_labels(recipe: Recipe, share: float, loading: str) -> str:
+    return (f"Each picture has the logits (float32, before softmax) of the teacher `{recipe.teacher}` (SHA-256 "
+            f"`{recipe.teacher_sha256}`), which\nwas asked about the picture as it is stored; value i is for label i.\n"
+            f"The teacher's largest logit is that of the label for {share:.1%} of the pictures.\n\n{loading}")
 
 
 def _settings(plan: Plan, recipe: Recipe) -> str:

@@ -55,7 +55,7 @@ def _file_lines(path: Path) -> list[str]:
 def _items(lines: Iterable[str], words: dict[str, list[int]]) -> Iterator[str]:
     """Split at commas, but for a line that is, commas and all, the name of a class."""
     for line in lines:
-        parts = [line] if _normal(line) in words else line.split(",")
+        parts = [line] if normal_word(line) in words else line.split(",")
         yield from (part.strip() for part in parts if part.strip())
 
 
@@ -82,7 +82,7 @@ def _range_ids(first: int, last: int, catalogue: Catalogue) -> Iterable[int]:
 
 
 def _named_id(item: str, catalogue: Catalogue, words: dict[str, list[int]]) -> int:
-    found = words.get(_normal(item), [])
+    found = words.get(normal_word(item), [])
     if len(found) == 1:
         return found[0]
     if not found:
@@ -95,16 +95,16 @@ def _words(entries: Iterable[ClassEntry]) -> dict[str, list[int]]:
     """Classes every word may mean; a class's first name wins over the synonyms of others."""
     words: dict[str, list[int]] = {}
     for entry in entries:
-        words.setdefault(_normal(entry.name), []).append(entry.index)
+        words.setdefault(normal_word(entry.name), []).append(entry.index)
     first = frozenset(words)
     for entry in entries:
-        for word in {_normal(alias) for alias in (entry.folder, *entry.aliases)} - first:
+        for word in {normal_word(alias) for alias in (entry.folder, *entry.aliases)} - first:
             words.setdefault(word, []).append(entry.index)
     return words
 
 
 def _unknown(item: str, catalogue: Catalogue, words: dict[str, list[int]]) -> str:
-    close = get_close_matches(_normal(item), words, n=3)
+    close = get_close_matches(normal_word(item), words, n=3)
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else _range_of(catalogue)
     return f"class {item!r} does not exist; {hint}"
 
@@ -115,5 +115,6 @@ def _range_of(catalogue: Catalogue) -> str:
             f"to {len(entries) - 1} ({entries[-1].name})")
 
 
-def _normal(word: str) -> str:
+def normal_word(word: str) -> str:
+    """A word as it is compared: case, underscores and runs of spaces do not count."""
     return " ".join(word.replace("_", " ").casefold().split())

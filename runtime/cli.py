@@ -80,6 +80,10 @@ def _to_shard(context: click.Context, parameter: click.Parameter, text: str) -> 
                    f"[default: {DEFAULT_SHARD_SIZE}]")
 @click.option("--shard", metavar="I/N", callback=_to_shard, default="0/1",
               help="Draw the i-th of n parts, i from 0; the same command without it completes the parts.")
+@click.option("--teacher", type=FOLDER, metavar="ONNX",
+              help="Store this classifier's logits beside every picture; its classes must be proven to be the plan's.")
+@click.option("--teacher-classes", type=FOLDER, metavar="FILE",
+              help="The teacher's classes, one a line in the order of its outputs.  [default: the list in its file]")
 @click.option("--overwrite", is_flag=True, help="Replace another dataset of this tool in the output folder.")
 @click.option("--json", "as_json", is_flag=True,
               help="Print a line of JSON a batch on stdout, and a last one that reports.")
@@ -115,7 +119,12 @@ def _in_words(report: Report) -> str:
         return f"{of}: complete already, nothing to do"
     speed = f"({report.drawn} drawn in {report.seconds:.1f} s, {report.images_per_second:.1f} images/s)"
     last = f"contact sheet: {report.contact_sheet}" if report.contact_sheet else _ABOUT_SHARDS
-    return f"{of} {speed}\n{last}"
+    return f"{of} {speed}\n{_about_teacher(report)}{last}"
+
+
+def _about_teacher(report: Report) -> str:
+    share = report.teacher_agreement
+    return "" if share is None else f"soft labels: the teacher calls {share:.1%} of the pictures by their class\n"
 
 
 def _in_json(report: Report) -> str:

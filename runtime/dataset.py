@@ -15,6 +15,7 @@ from hieramp.runtime.errors import OutputError
 from hieramp.runtime.manifest import is_plain_name
 from hieramp.runtime.recipe import Recipe, differences
 from hieramp.runtime.writers.layouts import LAYOUTS
+from hieramp.runtime.writers.picture_folder import SOFT_STORED
 
 RECORD, CLASSES, CONTACT_SHEET, CARD = "dataset.json", "classes.json", "contact_sheet.png", "README.md"
 FORMAT = "hieramp-dataset"
@@ -71,13 +72,16 @@ def write_start(folder: Path, recipe: Recipe, classes: Sequence[ClassEntry], sha
     write_if_new(_class_list(classes), folder / CLASSES, "" if shard.is_whole else f".{shard.index}-of-{shard.count}")
 
 
-def write_end(folder: Path, recipe: Recipe, shard: Shard) -> None:
-    """Mark the dataset, or the shard, complete; a whole dataset needs no records of shards any more."""
+def write_end(folder: Path, recipe: Recipe, shard: Shard, agreement: float | None = None) -> None:
+    """Mark the dataset, or the shard, complete; a whole dataset needs no records of shards any more.
+
+    `agreement` is the share of its pictures that the teacher calls by the class they were drawn as.
+    """
     if shard.is_whole:
         leftovers = f".{CLASSES}.*.partial", f".{_SHARD_RECORDS}.partial"  # of shards killed as they began
         for path in [path for pattern in (_SHARD_RECORDS, *leftovers) for path in folder.glob(pattern)]:
             remove(path)
-    write_text(_record(recipe, complete=True), folder / record_name(shard))
+    write_text(_record(recipe, complete=True, agreement=agreement), folder / record_name(shard))
 
 
 def record_name(shard: Shard) -> str:
@@ -91,9 +95,17 @@ def write_if_new(text: str, path: Path, writer: str = "") -> None:
         write_text(text, path, writer=writer)
 
 
-def _record(recipe: Recipe, complete: bool) -> str:
+def recorded_agreement(folder: Path) -> float | None:
+    """The teacher's agreement that the record of a whole dataset holds."""
+    share = (_read_record(folder / RECORD) or {}).get("teacher_agreement")
+    return share if isinstance(share, float) else None
+
+
+def _record(recipe: Recipe, complete: bool, agreement: float | None = None) -> str:
     record = {"format": FORMAT, "format_version": 1, "complete": complete, **recipe.to_json(),
               "pictures": recipe.batches.pictures, "versions": _versions(recipe.layout)}
+    if agreement is not None:
+        record["teacher_agreement"] = agreement
     return json.dumps(record, indent=1) + "\n"
 
 
@@ -166,9 +178,14 @@ def _stored_files(folder: Path) -> Iterator[Path]:
     by_class = [folder / name for name in _listed_folders(folder)]
     for layout in LAYOUTS.values():
         for inner in by_class if layout.by_class else [folder]:
-            for pattern in layout.stored:
-                yield from inner.glob(pattern)
-                yield from inner.glob(os.path.join(os.path.dirname(pattern), scratch_of(Path(pattern)).name))
+            yield from _matching(inner, layout.stored)
+    yield from _matching(folder, SOFT_STORED)
+
+
+def _matching(folder: Path, patterns: Sequence[str]) -> Iterator[Path]:
+    for pattern in patterns:
+        yield from folder.glob(pattern)
+        yield from folder.glob(os.path.join(os.path.dirname(pattern), scratch_of(Path(pattern)).name))
 
 
 def _listed_folders(folder: Path) -> list[str]:

@@ -23,6 +23,10 @@ class OutputError(HierampError):
     """An output folder that cannot be written or holds something else."""
 
 
+class TeacherError(HierampError):
+    """A teacher that is no classifier of these pictures, or whose classes are not proven to be the plan's."""
+
+
 class ProviderError(HierampError):
     """An execution provider that is unknown, not installed, or does not start."""
 

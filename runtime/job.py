@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from signal import Signals
+
+import numpy as np
 
 from hieramp.runtime.backend import CacheT
 from hieramp.runtime.backend_choice import Choice, Needs, choose_backend
 from hieramp.runtime.backends import open_choice
 from hieramp.runtime.batches import Shard, Unit, units
 from hieramp.runtime.card import card_text
-from hieramp.runtime.catalogue import ClassEntry
+from hieramp.runtime.catalogue import ClassEntry, load_catalogue
 from hieramp.runtime.contact_sheet import MOST_COLUMNS, MOST_ROWS, draw_contact_sheet
 from hieramp.runtime.dataset import (
     CARD,
@@ -25,11 +28,12 @@ from hieramp.runtime.dataset import (
     claim_folder,
     is_marked_complete,
     record_name,
+    recorded_agreement,
     write_end,
     write_start,
 )
 from hieramp.runtime.durable import make_folders, write_text
-from hieramp.runtime.errors import RunError, StoppedError
+from hieramp.runtime.errors import RunError, StoppedError, TeacherError
 from hieramp.runtime.images import save_png
 from hieramp.runtime.lock import held
 from hieramp.runtime.painter import Painter
@@ -37,9 +41,12 @@ from hieramp.runtime.pipeline import write_units
 from hieramp.runtime.plan import Plan, shipped_plan
 from hieramp.runtime.progress import Observer, Progress
 from hieramp.runtime.recipe import Recipe, resolve_recipe
+from hieramp.runtime.record import Record
 from hieramp.runtime.schedule import Overrides
 from hieramp.runtime.signals import Stop, never
+from hieramp.runtime.soft_labels import agreement, looks_wrong
 from hieramp.runtime.surroundings import survey
+from hieramp.runtime.teacher import Teacher, open_teacher
 from hieramp.runtime.verified import default_memory
 from hieramp.runtime.writers.layouts import LAYOUTS, laid_out, target_of, with_layout
 from hieramp.runtime.writers.picture_folder import is_there
@@ -71,11 +78,16 @@ class Job:
     layout: str = "folder"
     shard_size: int | None = None
     shard: Shard = field(default_factory=Shard)
+    teacher: Path | None = None
+    teacher_classes: Path | None = None
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a folder holds after a run; `drawn` counts the pictures that this run drew, in `seconds`."""
+    """What a folder holds after a run; `drawn` counts the pictures that this run drew, in `seconds`.
+
+    `teacher_agreement` is the share of a whole dataset's pictures that the teacher calls by their class.
+    """
 
     plan: str
     out: Path
@@ -86,6 +98,7 @@ class Report:
     seconds: float
     backend: str
     backend_choice: str
+    teacher_agreement: float | None = None
 
     @property
     def images_per_second(self) -> float:
@@ -103,6 +116,7 @@ class _Run:
     choice: Choice
     target: Target
     writer: Writer
+    teacher: Teacher | None
 
     def units(self) -> Iterator[Unit]:
         return units(self.recipe.batches, self.target.batches_a_unit, self.job.shard)
@@ -117,7 +131,7 @@ class _Run:
         sheet = self.job.out / CONTACT_SHEET if self.job.shard.is_whole else None
         name = self.plan.manifest.name
         return Report(name, self.job.out, sheet, self.pictures(), len(self.classes), drawn, seconds,
-                      self.choice.backend, self.choice.sentence)
+                      self.choice.backend, self.choice.sentence, recorded_agreement(self.job.out) if sheet else None)
 
 
 def run_job(job: Job, observers: Sequence[Observer] = (), stop: Stop = never,
@@ -148,9 +162,23 @@ def _decide(job: Job, plan: Plan) -> _Run:
     )
     choice = choose_backend(job.backend, job.provider, survey(plan), Needs(recipe.batch_size, recipe.settings.top_k))
     recipe = replace(recipe, backend=choice.backend, provider=choice.provider, backend_choice=choice.sentence)
+    teacher = _teacher(job, plan, recipe, classes)
+    if teacher is not None:
+        recipe = replace(recipe, teacher=teacher.path.name, teacher_sha256=teacher.digest,
+                         teacher_columns=teacher.column_V)
     recipe, classes = with_layout(recipe, job.layout, job.shard_size), laid_out(classes, job.layout)
     target = target_of(job.out, recipe, classes)
-    return _Run(job, plan, recipe, classes, choice, target, LAYOUTS[job.layout].write(target))
+    return _Run(job, plan, recipe, classes, choice, target, LAYOUTS[job.layout].write(target), teacher)
+
+
+def _teacher(job: Job, plan: Plan, recipe: Recipe, classes: tuple[ClassEntry, ...]) -> Teacher | None:
+    """Before the layout renames folders, since those of the plan prove the order of the teacher's classes."""
+    if job.teacher is None:
+        if job.teacher_classes is not None:
+            raise TeacherError("--teacher-classes names the classes of a teacher: give --teacher as well")
+        return None
+    catalogue = load_catalogue(plan.manifest.classes)
+    return open_teacher(job.teacher, job.teacher_classes, catalogue, classes, recipe.image_side, job.threads)
 
 
 def _make(run: _Run, painter: Painter[CacheT], observers: Sequence[Observer], stop: Stop,
@@ -166,7 +194,7 @@ def _make(run: _Run, painter: Painter[CacheT], observers: Sequence[Observer], st
             with held(job.out / record_name(job.shard)):  # against the same shard, which shares the folder
                 make_folders(run.writer.folders())
                 progress = _draw(run, painter, observers, stop)
-                _finish(run)
+                _finish(run, say)
         progress = replace(progress, complete=True)
         _tell(observers, progress)
     return progress
@@ -195,11 +223,20 @@ def _draw(run: _Run, painter: Painter[CacheT], observers: Sequence[Observer], st
         return progress.done == total or stop() is None
 
     _tell(observers, progress)
-    write_units(run.writer, todo, painter.paint, goes_on)
+    write_units(run.writer, todo, partial(_paint, painter, run.teacher), goes_on)
     if progress.done < total and (number := stop()) is not None:
         raise StoppedError(f"stopped by {Signals(number).name} with {progress.done} of {total} pictures drawn; "
                            "give the same command again to continue", 128 + number)
     return replace(progress, seconds=time.perf_counter() - began, batch=None)
+
+
+def _paint(painter: Painter[CacheT], teacher: Teacher | None, batch: int) -> list[Record]:
+    """The pictures of a batch, with soft labels where there is a teacher."""
+    records = painter.paint(batch)
+    if teacher is None:
+        return records
+    logits_BV = teacher.logits(np.stack([record.image_SS3 for record in records]))
+    return [replace(record, soft_V=soft_V) for record, soft_V in zip(records, logits_BV, strict=True)]
 
 
 def _tell(observers: Iterable[Observer], progress: Progress) -> None:
@@ -207,14 +244,23 @@ def _tell(observers: Iterable[Observer], progress: Progress) -> None:
         observer(progress)
 
 
-def _finish(run: _Run) -> None:
+def _finish(run: _Run, say: Callable[[str], None]) -> None:
     """Contact sheet and card of a whole dataset, then the record that says it is complete, last of all."""
-    job = run.job
+    job, share = run.job, _agreement(run, say) if run.teacher and run.job.shard.is_whole else None
     if job.shard.is_whole:
         save_png(draw_contact_sheet(_thumbnails(run)), job.out / CONTACT_SHEET)
-        card = card_text(run.plan, run.recipe, run.classes, CONTACT_SHEET, run.target.unit_count)
+        card = card_text(run.plan, run.recipe, run.classes, CONTACT_SHEET, run.target.unit_count, share)
         write_text(card, job.out / CARD)
-    write_end(job.out, run.recipe, job.shard)
+    write_end(job.out, run.recipe, job.shard, share)
+
+
+def _agreement(run: _Run, say: Callable[[str], None]) -> float:
+    """How often the teacher calls a picture by its class, from what is stored, whoever drew it."""
+    share, count = agreement(run.writer.soft_labels(run.units()), run.recipe.ipc), len(run.classes)
+    if looks_wrong(share, count):
+        say(f"warning: the teacher calls {share:.1%} of the pictures by the class they were drawn as, guessing would "
+            f"{1 / count:.1%}: its outputs are in another order than its list says, or it does not know such pictures")
+    return share
 
 
 def _thumbnails(run: _Run) -> list[tuple[ClassEntry, list[io.BytesIO]]]:

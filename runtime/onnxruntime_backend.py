@@ -25,9 +25,9 @@ from hieramp.runtime.plan import Plan
 from hieramp.runtime.processor import cpu_features
 from hieramp.runtime.providers import Provider, check_compute, find_provider, select_provider
 from hieramp.runtime.scales import ScaleConstants, load_scale_constants
+from hieramp.runtime.sessions import session_options
 from hieramp.runtime.steps import draw_by_steps
 
-_ERRORS_ONLY = 3
 _PIXELS_AT_ONCE = 256 * 256
 _CACHE_BYTES = 1 << 29
 
@@ -176,11 +176,7 @@ class OnnxRuntimeBackend:
 def _load(path: Path, provider: Provider, threads: int, compute: str) -> Any:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    # The three sessions have a pool each: threads of one must not spin while another works.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options = session_options(threads)
     providers = select_provider(options, provider, threads, compute)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers)

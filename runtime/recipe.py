@@ -13,7 +13,8 @@ from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Overrides, Settings, resolve_settings
 
 _WORDS = {"plan": "the plan", "plan_sha256": "the plan's contents", "layout": "--format", "image_side": "--save-size",
-          "versions": "the version of"}
+          "versions": "the version of", "teacher_sha256": "the contents of the teacher",
+          "teacher_columns": "the teacher's outputs"}
 _LONGEST_VALUE = 40
 # Why a back end was taken may change (a driver was installed) without changing the pictures.
 _NOT_COMPARED = ("backend_choice",)
@@ -21,7 +22,10 @@ _NOT_COMPARED = ("backend_choice",)
 
 @dataclass(frozen=True)
 class Recipe:
-    """Plan, settings and layout; `shard_size` counts the pictures of a file where one holds several."""
+    """Plan, settings and layout; `shard_size` counts the pictures of a file where one holds several.
+
+    `teacher_columns` are the outputs of the teacher that soft labels are made of, by label.
+    """
 
     plan: str
     plan_sha256: str
@@ -37,6 +41,9 @@ class Recipe:
     shard_size: int | None = None
     backend: str = "onnxruntime"
     backend_choice: str = ""
+    teacher: str | None = None
+    teacher_sha256: str | None = None
+    teacher_columns: tuple[int, ...] | None = None
 
     @property
     def batches(self) -> BatchPlan:

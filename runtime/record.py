@@ -16,7 +16,7 @@ class Record:
     `image_SS3` is uint8, `label` the position of its class among the chosen ones (`entry.index` is the model's own
     number), `index` its number within the class, `number` that within the dataset. `tokens_L` are the tokens of all
     scales in order; `saliency`, when asked for, has the maps [A, 2, l] of every scale (amplified blocks, guidance
-    halves, positions).
+    halves, positions). `soft_V` are the logits of a teacher, by label, where there is one.
     """
 
     image_SS3: NDArray[np.uint8]
@@ -27,6 +27,7 @@ class Record:
     seed: int
     tokens_L: NDArray[np.int64]
     saliency: tuple[NDArray[np.float32], ...] = ()
+    soft_V: NDArray[np.float32] | None = None
 
     def example(self) -> dict[str, Any]:
         """Image, label and index by name, as collating functions and `datasets` take them."""

@@ -12,23 +12,28 @@ from hieramp.runtime.writers.writer import Target, Writer
 
 @dataclass(frozen=True)
 class Layout:
-    """`stored` are the patterns of its files, below the folder of a class if `by_class`, else below the root."""
+    """`stored` are the patterns of its files, below the folder of a class if `by_class`, else below the root.
+
+    Soft labels of a layout `by_class` lie in files of the root, `picture_folder.SOFT_STORED`.
+    """
 
     write: Callable[[Target], Writer]
     stored: tuple[str, ...]
     data_files: str
     loading: str
+    soft_loading: str
     by_class: bool = False
     packages: tuple[str, ...] = ()
 
 
 LAYOUTS = {
     "folder": Layout(picture_folder.PictureFolder, picture_folder.STORED, picture_folder.DATA_FILES,
-                     picture_folder.LOADING, by_class=True),
-    "webdataset": Layout(webdataset.WebDatasetShards, webdataset.STORED, webdataset.DATA_FILES, webdataset.LOADING),
-    "parquet": Layout(parquet.ParquetShards, parquet.STORED, parquet.DATA_FILES, parquet.LOADING,
+                     picture_folder.LOADING, picture_folder.SOFT_LOADING, by_class=True),
+    "webdataset": Layout(webdataset.WebDatasetShards, webdataset.STORED, webdataset.DATA_FILES, webdataset.LOADING,
+                         webdataset.SOFT_LOADING),
+    "parquet": Layout(parquet.ParquetShards, parquet.STORED, parquet.DATA_FILES, parquet.LOADING, parquet.SOFT_LOADING,
                       packages=("pyarrow",)),
-    "rded": Layout(rded.RdedFolder, rded.STORED, rded.DATA_FILES, rded.LOADING, by_class=True),
+    "rded": Layout(rded.RdedFolder, rded.STORED, rded.DATA_FILES, rded.LOADING, picture_folder.SOFT_LOADING, by_class=True),
 }
 DEFAULT_SHARD_SIZE = 500
 
@@ -49,4 +54,4 @@ def laid_out(classes: tuple[ClassEntry, ...], layout: str) -> tuple[ClassEntry, 
 def target_of(root: Path, recipe: Recipe, classes: tuple[ClassEntry, ...]) -> Target:
     """Where a recipe's pictures go."""
     batches_a_unit = recipe.shard_size // recipe.batch_size if recipe.shard_size else 1
-    return Target(root, classes, recipe.batches, recipe.seed, batches_a_unit)
+    return Target(root, classes, recipe.batches, recipe.seed, batches_a_unit, recipe.teacher is not None)

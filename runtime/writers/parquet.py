@@ -7,6 +7,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hieramp.runtime.batches import Unit
 from hieramp.runtime.catalogue import ClassEntry
 from hieramp.runtime.durable import replacing
@@ -21,6 +24,8 @@ from datasets import load_dataset
 pictures = load_dataset("parquet", data_files="data/train-*.parquet", split="train")
 pictures[0]["image"], pictures.features["label"].int2str(pictures[0]["label"])
 ```'''
+SOFT = "soft_label"
+SOFT_LOADING = """They are the column `soft_label`, a list of float32 by label."""
 _ROWS_A_GROUP = 100
 
 
@@ -47,21 +52,32 @@ class ParquetShards:
             images = pyarrow.parquet.read_table(self._path(shard), columns=["image"]).column("image")
             yield from (images[n % size].as_py()["bytes"] for n in numbers if n // size == shard)
 
+    def soft_labels(self, units: Iterable[Unit]) -> Iterator[NDArray[np.float32]]:
+        import pyarrow.parquet
+
+        for unit in units:
+            column = pyarrow.parquet.read_table(self._path(unit.number), columns=[SOFT]).column(SOFT)
+            yield np.array(column.to_pylist(), np.float32)
+
     def _path(self, shard: int) -> Path:
         return self._target.root / "data" / f"train-{shard:05d}-of-{self._target.unit_count:05d}.parquet"
 
     def _schema(self) -> Any:
         arrow, names = self._arrow, unique_names(self._target.classes)
-        features = {
+        features: dict[str, object] = {
             "image": {"_type": "Image"},
             "label": {"names": names, "_type": "ClassLabel"},
             "index": {"dtype": "int64", "_type": "Value"},
             "class_index": {"dtype": "int64", "_type": "Value"},
         }
+        soft = [(SOFT, arrow.list_(arrow.float32()))] if self._target.soft else []
+        if soft:
+            features[SOFT] = {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "Sequence"}
         about = {"huggingface": json.dumps({"info": {"features": features}}, ensure_ascii=False)}
         image = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
         whole = arrow.int64()
-        return arrow.schema([("image", image), ("label", whole), ("index", whole), ("class_index", whole)], about)
+        columns = [("image", image), ("label", whole), ("index", whole), ("class_index", whole), *soft]
+        return arrow.schema(columns, about)
 
 
 class ParquetSink:
@@ -94,7 +110,7 @@ def unique_names(classes: Sequence[ClassEntry]) -> list[str]:
 def _row(picture: Encoded) -> dict[str, object]:
     name = f"{picture.entry.folder}_{picture.index:05d}.png"
     return {"image": {"bytes": picture.png, "path": name}, "label": picture.label, "index": picture.index,
-            "class_index": picture.entry.index}
+            "class_index": picture.entry.index, **({} if picture.soft_V is None else {SOFT: picture.soft_V})}
 
 
 def _import_pyarrow() -> ModuleType:

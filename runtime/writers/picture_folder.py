@@ -1,14 +1,18 @@
-"""The image folder: `<class>/<index>.png`, a batch a unit."""
+"""The image folder: `<class>/<index>.png`, a batch a unit, and `soft-<batch>.npy` for soft labels."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hieramp.runtime.batches import Unit
 from hieramp.runtime.durable import open_scratch, remove, scratch_of, sync_folders, sync_stream
+from hieramp.runtime.soft_labels import npy_bytes
 from hieramp.runtime.writers.writer import Encoded, Target
 
-STORED = ("[0-9]*.png",)
+STORED, SOFT_STORED = ("[0-9]*.png",), ("soft-[0-9]*.npy",)
 DATA_FILES = "*/*.png"
 LOADING = '''```python
 import json
@@ -23,6 +27,15 @@ examples = [(Image.open(file), entry["label"])
 
 `torchvision.datasets.ImageFolder` reads the tree too, but numbers the folders by sorted name: translate its numbers
 with `[entry["label"] for entry in sorted(classes, key=lambda entry: entry["folder"])]`.'''
+SOFT_LOADING = '''```python
+from glob import glob
+
+import numpy as np
+
+soft_labels = np.concatenate([np.load(file) for file in sorted(glob("soft-*.npy"))])
+```
+
+They are float32 [pictures, labels], a row a picture: those of label 0 by index, then those of label 1, and so on.'''
 
 
 class PictureFolder:
@@ -35,13 +48,18 @@ class PictureFolder:
         return (self._target.root / entry.folder for entry in self._target.classes)
 
     def files(self, unit: Unit) -> Iterable[Path]:
-        return map(self.path, unit.pictures)
+        yield from map(self.path, unit.pictures)
+        if self._target.soft:
+            yield self._soft_path(unit)
 
     def open(self, unit: Unit) -> "FolderSink":
-        return FolderSink(self.path)
+        return FolderSink(self.path, self._soft_path(unit) if self._target.soft else None)
 
     def read(self, numbers: Sequence[int]) -> Iterator[bytes]:
         return (self.path(number).read_bytes() for number in numbers)
+
+    def soft_labels(self, units: Iterable[Unit]) -> Iterator[NDArray[np.float32]]:
+        return (np.load(self._soft_path(unit)) for unit in units)
 
     def path(self, number: int) -> Path:
         """Where a picture lies."""
@@ -52,24 +70,28 @@ class PictureFolder:
         """Name of a picture within the folder of its class."""
         return f"{index:05d}.png"
 
+    def _soft_path(self, unit: Unit) -> Path:
+        """In the root, since some loaders take every file in the folder of a class for a picture."""
+        return self._target.root / f"soft-{unit.number:06d}.npy"
+
 
 class FolderSink:
-    """Every picture is on the disk before any gets its name, and the names are before the unit counts as written."""
+    """Every file is on the disk before any gets its name, and the names are before the unit counts as written."""
 
-    def __init__(self, path: Callable[[int], Path]):
-        self._path = path
+    def __init__(self, path: Callable[[int], Path], soft_path: Path | None = None):
+        self._path, self._soft_path = path, soft_path
         self._waiting: list[Path] = []
+        self._soft: list[NDArray[np.float32]] = []
 
     def add(self, pictures: Sequence[Encoded]) -> None:
         for picture in pictures:
-            path = self._path(picture.number)
-            if not is_there(path):
-                self._waiting.append(path)
-                with open_scratch(scratch_of(path)) as stream:
-                    stream.write(picture.png)
-                    sync_stream(stream)
+            self._write(self._path(picture.number), picture.png)
+            if picture.soft_V is not None:
+                self._soft.append(picture.soft_V)
 
     def commit(self) -> None:
+        if self._soft_path is not None:
+            self._write(self._soft_path, npy_bytes(np.stack(self._soft)))
         for path in self._waiting:
             os.replace(scratch_of(path), path)
         sync_folders(path.parent for path in self._waiting)
@@ -78,6 +100,14 @@ class FolderSink:
     def discard(self) -> None:
         for path in self._waiting:
             remove(scratch_of(path))
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """Aside, unless it is there already."""
+        if not is_there(path):
+            self._waiting.append(path)
+            with open_scratch(scratch_of(path)) as stream:
+                stream.write(data)
+                sync_stream(stream)
 
 
 def is_there(path: Path) -> bool:

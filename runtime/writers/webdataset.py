@@ -1,4 +1,4 @@
-"""Tar shards in the WebDataset convention: `<number>.png`, `.cls` and `.json` a picture, a tar a unit."""
+"""Tar shards in the WebDataset convention: `<number>.png`, `.cls`, `.json` and perhaps `.soft.npy` a picture."""
 
 import io
 import json
@@ -8,8 +8,12 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hieramp.runtime.batches import Unit
 from hieramp.runtime.durable import replacing
+from hieramp.runtime.soft_labels import npy_bytes
 from hieramp.runtime.writers.writer import Encoded, Target
 
 STORED = ("data-[0-9]*.tar",)
@@ -21,6 +25,8 @@ pictures = webdataset.WebDataset("data-{FIRST..LAST}.tar", shardshuffle=False)
 for image, label, about in pictures.decode("pil").to_tuple("png", "cls", "json"):
     ...
 ```'''
+SOFT = "soft.npy"
+SOFT_LOADING = """Beside each picture lies `.soft.npy`, a float32 array by label: ask for `"soft.npy"` in `to_tuple` as well."""
 
 
 class WebDatasetShards:
@@ -46,6 +52,12 @@ class WebDatasetShards:
                     assert member is not None, "a member that is no file"
                     yield member.read()
 
+    def soft_labels(self, units: Iterable[Unit]) -> Iterator[NDArray[np.float32]]:
+        for unit in units:
+            with tarfile.open(self._path(unit.number)) as tar:
+                members = [tar.extractfile(f"{number:06d}.{SOFT}") for number in unit.pictures]
+                yield np.stack([np.load(io.BytesIO(member.read())) for member in members if member is not None])
+
     def _path(self, shard: int) -> Path:
         return self._target.root / f"data-{shard:06d}.tar"
 
@@ -64,6 +76,8 @@ class TarSink:
             _add(tar, f"{stem}.png", picture.png)
             _add(tar, f"{stem}.cls", str(picture.label).encode())
             _add(tar, f"{stem}.json", json.dumps(_about(picture, self._seed), ensure_ascii=False).encode())
+            if picture.soft_V is not None:
+                _add(tar, f"{stem}.{SOFT}", npy_bytes(picture.soft_V))
 
     def commit(self) -> None:
         if self._tar is not None:

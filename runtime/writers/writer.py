@@ -5,19 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hieramp.runtime.batches import BatchPlan, Unit
 from hieramp.runtime.catalogue import ClassEntry
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where a dataset goes and what is in it; the position of a class in `classes` is its label."""
+    """Where a dataset goes and what is in it; the position of a class in `classes` is its label, `soft` whether it has soft labels."""
 
     root: Path
     classes: tuple[ClassEntry, ...]
     batches: BatchPlan
     seed: int
     batches_a_unit: int = 1
+    soft: bool = False
 
     @property
     def pictures_a_unit(self) -> int:
@@ -30,13 +34,14 @@ class Target:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture as PNG bytes; number, label and index as of a Record."""
+    """A picture as PNG bytes; all else as of a Record."""
 
     png: bytes
     entry: ClassEntry
     label: int
     index: int
     number: int
+    soft_V: NDArray[np.float32] | None = None
 
 
 class Sink(Protocol):
@@ -66,3 +71,6 @@ class Writer(Protocol):
 
     def read(self, numbers: Sequence[int]) -> Iterator[bytes]:
         """PNG bytes of these pictures (rising numbers) of a finished dataset."""
+
+    def soft_labels(self, units: Iterable[Unit]) -> Iterator[NDArray[np.float32]]:
+        """Logits [b, V] of the pictures of each of these units, which are written."""
