@@ -1,4 +1,4 @@
-"""`hieramp-export`: checkpoint to plan, plan to engines."""
+"""`hieramp-export`: checkpoint to plan, plan to engines, and classifier to teacher."""
 
 import json
 from dataclasses import fields
@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from hieramp.export.command import ExportCommand
+from hieramp.export.command import ExportGroup
+from hieramp.export.teacher_cli import teacher
 from hieramp.export.tensorrt_build.cli import build_engines_command, engine_options
 
 PathOption = click.Path(path_type=Path)
@@ -27,7 +28,8 @@ def model_options(command: Any) -> Any:
     return command
 
 
-@click.command("hieramp-export", cls=ExportCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("hieramp-export", cls=ExportGroup, invoke_without_command=True,
+             context_settings={"help_option_names": ["-h", "--help"]})
 @model_options
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, int8 or fp8.")
 @click.option("--base-precision", help="What int8 and fp8 plans compute all but their 8-bit layers in: fp16 (default) "
@@ -51,6 +53,8 @@ def main(from_plan: Path | None, out: Path | None, as_json: bool, target: str | 
     An export ends with a comparison to the PyTorch reference; a plan that fails it is not written. Engines are built
     from the plan alone, without PyTorch: --from-plan starts there.
     """
+    if click.get_current_context().invoked_subcommand is not None:
+        return
     engine = {name: options.pop(name) for name in _ENGINE_OPTIONS}
     if from_plan is None:
         from_plan = _export(out, as_json, **options)
@@ -66,6 +70,9 @@ _ENGINE_OPTIONS = ("compute_capability", "max_batch", "opt_batch", "timing_cache
                    "no_plugins")
 _PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "base_precision", "calibration_images", "out",
               "static_scales", "static_batch", "trace_outputs", "class_names", "keep_training_weights", "store_fp16")
+
+
+main.add_command(teacher)
 
 
 def _refuse_model_options() -> None:

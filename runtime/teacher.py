@@ -63,7 +63,8 @@ class Teacher:
 
     def logits(self, image_BSS3: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits [B, V] of pictures, in the order of the labels. Raises RunError where one is not finite."""
-        input_B3SS = ((image_BSS3.astype(np.float32) / 255 - self._mean) / self._std).transpose(0, 3, 1, 2)
+        scaled_BSS3 = np.asarray((image_BSS3.astype(np.float32) / 255 - self._mean) / self._std, np.float32)
+        input_B3SS = scaled_BSS3.transpose(0, 3, 1, 2)
         size = self._fixed_batch or len(input_B3SS)
         chunks = [self._ask(input_B3SS[begin:begin + size], size) for begin in range(0, len(input_B3SS), size)]
         logits_BV = np.ascontiguousarray(np.concatenate(chunks)[:, self._columns])

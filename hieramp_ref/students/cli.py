@@ -28,6 +28,7 @@ PathOption = click.Path(path_type=Path)
 @click.option("--student", default="convnet3", show_default=True, help=f"{', '.join(STUDENTS)} or timm:NAME.")
 @click.option("--norm", type=click.Choice(["instance", "batch"]), default="instance", show_default=True)
 @click.option("--teacher", type=PathOption, metavar="CKPT", help="Classifier of real images for soft labels.")
+@click.option("--stored-labels", is_flag=True, help="Soft labels that hieramp-run --teacher stored with the pictures.")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True, help="Students to train, seeds 0, 1, …")
 @click.option("--epochs", type=click.IntRange(1), help="Length of a run.  [default: the protocol's]")
 @click.option("--batch-size", type=click.IntRange(1), help="Images a step.  [default: the protocol's]")
@@ -44,8 +45,9 @@ PathOption = click.Path(path_type=Path)
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print one line of JSON on stdout instead of words.")
-def main(train: str, test: Path, protocol_name: str, teacher: Path | None, seeds: int, image_side: int | None,
-         match: Any, out: Path | None, threads: int | None, as_json: bool, **options: Any) -> None:
+def main(train: str, test: Path, protocol_name: str, teacher: Path | None, stored_labels: bool, seeds: int,
+         image_side: int | None, match: Any, out: Path | None, threads: int | None, as_json: bool,
+         **options: Any) -> None:
     """Train students on a distilled dataset and test them on real images.
 
     Reports the last and the best epoch, mean ± standard deviation over seeds. The best epoch is chosen on the test
@@ -54,7 +56,8 @@ def main(train: str, test: Path, protocol_name: str, teacher: Path | None, seeds
     if threads is not None:
         torch.set_num_threads(threads)
     settings = StudentSettings(protocol=protocol_named(protocol_name), **options)
-    asked = Evaluation(train, test, out or default_folder(train, settings), settings, seeds, teacher, image_side, match)
+    asked = Evaluation(train, test, out or default_folder(train, settings), settings, seeds, teacher, image_side, match,
+                       stored_labels)
     result = evaluate(asked)
     click.echo(json.dumps(row(asked, result)) if as_json else in_words(asked, result))
 

@@ -26,6 +26,7 @@ from hieramp_ref.students.datasets import (
 )
 from hieramp_ref.students.run import StudentRun, train_student
 from hieramp_ref.students.settings import Schedule, StudentSettings, resolve_precision, schedule_of
+from hieramp_ref.students.stored import StoredLabels, read_stored_labels
 from hieramp_ref.students.teacher import Teacher, open_teacher
 from hieramp_ref.training.data import DATA_VARIABLE
 from hieramp_ref.training.state import write_atomically
@@ -46,17 +47,23 @@ class Evaluation:
     teacher: Path | None = None
     image_side: int | None = None
     match: Match = "name"
+    stored_labels: bool = False
 
     def __post_init__(self) -> None:
         if self.seeds < 1:
             raise SpecError(f"seeds must be at least 1, got {self.seeds}")
         soft = self.settings.protocol.temperature is not None
-        if soft and self.teacher is None:
+        if soft and self.teacher is None and not self.stored_labels:
             raise SpecError(f"protocol {self.settings.protocol.name} needs a teacher: give --teacher, a classifier "
-                            "that hieramp-train teacher wrote")
-        if not soft and self.teacher is not None:
-            raise SpecError(f"protocol {self.settings.protocol.name} takes no teacher: drop --teacher, or say "
-                            "--protocol soft")
+                            "that hieramp-train teacher wrote, or --stored-labels")
+        if not soft and (self.teacher is not None or self.stored_labels):
+            raise SpecError(f"protocol {self.settings.protocol.name} takes no teacher: drop --teacher and "
+                            "--stored-labels, or say --protocol soft")
+        if self.teacher is not None and self.stored_labels:
+            raise SpecError("--teacher and --stored-labels are two sources of soft labels: give one")
+        if self.stored_labels and RANDOM_REAL.fullmatch(self.train):
+            raise SpecError("--stored-labels are those of a folder that hieramp-run --teacher wrote, random real "
+                            "images have none: give --teacher")
 
 
 @dataclass(frozen=True)
@@ -93,12 +100,12 @@ def evaluate(asked: Evaluation) -> Result:
     first = datasets[0]
     everything = read_test(asked.test, first.side)
     test = aligned(everything, first.classes, asked.match)
-    teacher = None if asked.teacher is None else _teacher(asked, test, everything.classes)
+    teacher = _soft_labels(asked, first, test, everything.classes)
     runs = tuple(train_student(data, test, asked.settings, seed, teacher, asked.out / f"seed{seed}.pt")
                  for seed, data in enumerate(datasets))
     result = Result(Spread.of([run.last for run in runs]), Spread.of([run.best for run in runs]), runs,
                     schedule_of(asked.settings, first, len(test.images)), first.ipc, len(first.images),
-                    teacher.accuracy if teacher else None)
+                    teacher.accuracy if isinstance(teacher, Teacher) else None)
     _write(asked, result, first.classes)
     return result
 
@@ -111,6 +118,7 @@ def row(asked: Evaluation, result: Result) -> dict[str, Any]:
         "protocol": asdict(settings.protocol), "schedule": asdict(result.schedule), "ipc": result.ipc,
         "images": result.images, "seeds": asked.seeds, "precision": resolve_precision(settings),
         "compile": settings.compile, "device": settings.device, "cores": os.cpu_count(),
+        "stored_labels": asked.stored_labels,
         "teacher_accuracy": result.teacher_accuracy, "last": asdict(result.last), "best": asdict(result.best),
         "runs": [{"seed": run.seed, "last": run.last, "best": run.best, "accuracies": run.accuracies,
                   "seconds": round(run.seconds, 1)} for run in result.runs],
@@ -128,8 +136,13 @@ def _train_data(asked: Evaluation) -> list[LabelledImages]:
     return [random_subset(real, int(random[1]), seed) for seed in range(asked.seeds)]
 
 
-def _teacher(asked: Evaluation, test: LabelledImages, everything: Sequence[ClassLabel]) -> Teacher:
-    assert asked.teacher is not None
+def _soft_labels(asked: Evaluation, train: LabelledImages, test: LabelledImages,
+                 everything: Sequence[ClassLabel]) -> Teacher | StoredLabels | None:
+    """What gives soft labels, if anything does."""
+    if asked.stored_labels:
+        return read_stored_labels(Path(asked.train), train).to(asked.settings.device)
+    if asked.teacher is None:
+        return None
     return open_teacher(asked.teacher, test, everything, asked.settings.device)
 
 

@@ -19,6 +19,7 @@ from hieramp_ref.students.catalogue import build_student
 from hieramp_ref.students.datasets import LabelledImages
 from hieramp_ref.students.protocol import Protocol, lr_factor
 from hieramp_ref.students.settings import Schedule, StudentSettings, identity, resolve_precision, schedule_of
+from hieramp_ref.students.stored import StoredLabels, stored_loss
 from hieramp_ref.students.teacher import Teacher, distillation_loss
 from hieramp_ref.training.draws import generator
 from hieramp_ref.training.state import write_atomically
@@ -58,7 +59,7 @@ class _State:
 
 
 def train_student(train: LabelledImages, test: LabelledImages, settings: StudentSettings, seed: int,
-                  teacher: Teacher | None = None, checkpoint: Path | None = None, *,
+                  teacher: Teacher | StoredLabels | None = None, checkpoint: Path | None = None, *,
                   checkpoint_seconds: float = 60.0, stop: Callable[[int], bool] = lambda epoch: False) -> StudentRun:
     """Train on `train`, test on `test`, whose labels mean the same.
 
@@ -131,17 +132,21 @@ def _fresh(train: LabelledImages, settings: StudentSettings, seed: int) -> _Stat
 
 
 def _epoch(state: _State, forward: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, augment: Augmentation,
-           protocol: Protocol, schedule: Schedule, seed: int, precision: str, teacher: Teacher | None) -> float:
+           protocol: Protocol, schedule: Schedule, seed: int, precision: str,
+           teacher: Teacher | StoredLabels | None) -> float:
     for group in state.optimizer.param_groups:
         group["lr"] = protocol.lr * lr_factor(protocol.schedule, state.epoch, schedule.epochs)
     order = torch.randperm(len(images), generator=generator(seed, "epoch", state.epoch)).to(images.device)
     first = state.epoch * schedule.steps_per_epoch
     for step, chosen in enumerate(order.split(schedule.batch_size), first):
-        batch = augment(images[chosen], labels[chosen], seed, step)
+        by_number = isinstance(teacher, StoredLabels)
+        batch = augment(images[chosen], chosen if by_number else labels[chosen], seed, step)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
             logits_BV = forward(normalised(batch.image_B3SS))
         if protocol.temperature is None or teacher is None:
             loss = mixed_cross_entropy(logits_BV.float(), batch)
+        elif isinstance(teacher, StoredLabels):
+            loss = stored_loss(logits_BV.float(), teacher, batch, protocol.temperature)
         else:
             loss = distillation_loss(logits_BV.float(), teacher.logits(batch.image_B3SS), protocol.temperature)
         state.optimizer.zero_grad()

@@ -31,9 +31,10 @@ LAYOUTS = {
                      picture_folder.LOADING, picture_folder.SOFT_LOADING, by_class=True),
     "webdataset": Layout(webdataset.WebDatasetShards, webdataset.STORED, webdataset.DATA_FILES, webdataset.LOADING,
                          webdataset.SOFT_LOADING),
-    "parquet": Layout(parquet.ParquetShards, parquet.STORED, parquet.DATA_FILES, parquet.LOADING, parquet.SOFT_LOADING,
-                      packages=("pyarrow",)),
-    "rded": Layout(rded.RdedFolder, rded.STORED, rded.DATA_FILES, rded.LOADING, picture_folder.SOFT_LOADING, by_class=True),
+    "parquet": Layout(parquet.ParquetShards, parquet.STORED, parquet.DATA_FILES, parquet.LOADING,
+                      parquet.SOFT_LOADING, packages=("pyarrow",)),
+    "rded": Layout(rded.RdedFolder, rded.STORED, rded.DATA_FILES, rded.LOADING, picture_folder.SOFT_LOADING,
+                   by_class=True),
 }
 DEFAULT_SHARD_SIZE = 500
 

@@ -26,7 +26,7 @@ for image, label, about in pictures.decode("pil").to_tuple("png", "cls", "json")
     ...
 ```'''
 SOFT = "soft.npy"
-SOFT_LOADING = """Beside each picture lies `.soft.npy`, a float32 array by label: ask for `"soft.npy"` in `to_tuple` as well."""
+SOFT_LOADING = """Each picture has a member `.soft.npy`, float32 by label: ask for `"soft.npy"` in `to_tuple` too."""
 
 
 class WebDatasetShards:

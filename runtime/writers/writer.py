@@ -14,7 +14,10 @@ from hieramp.runtime.catalogue import ClassEntry
 
 @dataclass(frozen=True)
 class Target:
-    """Where a dataset goes and what is in it; the position of a class in `classes` is its label, `soft` whether it has soft labels."""
+    """Where a dataset goes and what is in it; the position of a class in `classes` is its label.
+
+    `soft` says whether its pictures have soft labels.
+    """
 
     root: Path
     classes: tuple[ClassEntry, ...]
