@@ -230,6 +230,48 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return Plan.open(write_plan(tmp_path_factory.mktemp("plans") / "tiny.plan", tiny_manifest()))
 
 
+def teacher_weights(outputs: int, side: int) -> np.ndarray:
+    """Weights [3·S·S, outputs] that tell every pixel and every output from all others."""
+    return np.random.default_rng(outputs).normal(size=(3 * side * side, outputs)).astype(np.float32)
+
+
+def write_teacher(path: Path, classes: Sequence[str] | None, outputs: int | None = None, side: int = 8,
+                  batch: int | str = "B", about: dict[str, object] | str | None = None) -> Path:
+    """A linear classifier of all pixels; `about` are entries of its metadata, or a text that takes their place."""
+    outputs = outputs or len(classes or ())
+    g = GraphBuilder()
+    g.initializers.append(onnx.numpy_helper.from_array(teacher_weights(outputs, side), "weights"))
+    g.node("MatMul", g.node("Flatten", "pixels"), "weights", name="scores")
+    g.save(path, GraphSpec(path.name, specs(("pixels", "float32", (batch, 3, side, side))),
+                           specs(("scores", "float32", (batch, outputs)))))
+    model = onnx.load(path)
+    said = {"classes": classes, "mean": [0, 0, 0], "std": [1, 1, 1]}
+    text = about if isinstance(about, str) else json.dumps(said | (about or {}))
+    if classes is not None or about is not None:
+        helper.set_model_props(model, {"hieramp.teacher": text})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture
+def make_teacher(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a linear teacher; keyword arguments as of `write_teacher`, by default of the tiny plan's classes."""
+    def make(classes: Sequence[str] | None = CLASSES.names, name: str = "teacher.onnx", **options: Any) -> Path:
+        return write_teacher(tmp_path / name, classes, **options)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def teacher_says() -> Callable[..., np.ndarray]:
+    """What the linear teacher has to say of pictures uint8 [B, S, S, 3], by numpy."""
+    def say(image_BSS3: np.ndarray, outputs: int) -> np.ndarray:
+        flat = image_BSS3.transpose(0, 3, 1, 2).reshape(len(image_BSS3), -1).astype(np.float64) / 255
+        return flat @ teacher_weights(outputs, image_BSS3.shape[1]).astype(np.float64)
+
+    return say
+
+
 @pytest.fixture
 def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], None]], None]:
     """Changes the JSON of a plan's manifest in place."""

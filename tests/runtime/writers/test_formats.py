@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, draw_pictures, resolve_settings
+from hieramp.runtime.catalogue import load_catalogue
 from hieramp.runtime.images import to_uint8
 from hieramp.runtime.job import Job, run_job
 from hieramp.runtime.manifest import ClassList, Manifest
@@ -37,9 +38,10 @@ def case(request: pytest.FixtureRequest, make_plan: Callable[..., Path],
 @pytest.fixture
 def written(case: tuple[Path, str | None, list[int]], tmp_path: Path) -> Callable[[str], Path]:
     """Writes the case in a layout; tar and Parquet files hold two batches, hence there are four."""
-    def write(layout: str) -> Path:
+    def write(layout: str, teacher: Path | None = None) -> Path:
         out = tmp_path / layout
-        run_job(Job(out, case[0], case[1], ipc=IPC, batch_size=BATCH, threads=1, layout=layout, shard_size=2 * BATCH))
+        run_job(Job(out, case[0], case[1], ipc=IPC, batch_size=BATCH, threads=1, layout=layout, shard_size=2 * BATCH,
+                    teacher=teacher))
         return out
 
     return write
@@ -73,10 +75,69 @@ def rgb(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
+@pytest.fixture
+def teacher(case: tuple[Path, str | None, list[int]], make_teacher: Callable[..., Path]) -> Path:
+    """A teacher of all the plan's classes, named by folder: for Imagewoof it has a thousand outputs."""
+    if case[1] is None:
+        return make_teacher(CIFAR10)
+    return make_teacher([entry.folder for entry in load_catalogue(ClassList("imagenet")).entries])
+
+
+def check_soft(examples: list[tuple[np.ndarray, int, np.ndarray]], out: Path, teacher: Path,
+               teacher_says: Callable[..., np.ndarray]) -> None:
+    """Every picture's soft label is what the teacher says of its pixels, at the outputs that classes.json tells."""
+    columns = [entry["index"] for entry in json.loads((out / "classes.json").read_text())]
+    outputs = 10 if columns[0] == 0 else 1000
+    wanted = teacher_says(np.stack([image for image, _, _ in examples]), outputs)[:, columns]
+    found = np.stack([np.asarray(soft) for _, _, soft in examples])
+    assert len(examples) == 10 * IPC
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    record = json.loads((out / "dataset.json").read_text())
+    agreed = [wanted[row].argmax() == label for row, (_, label, _) in enumerate(examples)]
+    assert record["teacher_agreement"] == pytest.approx(np.mean(agreed))
+    assert record["teacher_columns"] == columns
+    assert f"for {np.mean(agreed):.1%} of the pictures" in (out / "README.md").read_text()
+
+
 def image_folder(root: Path) -> tuple[list[str], list[Example]]:
     """What torchvision's ImageFolder does: class folders numbered by sorted name."""
     names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     return names, [(rgb(path), number) for number, name in enumerate(names) for path in sorted((root / name).iterdir())]
+
+
+@pytest.mark.parametrize("layout", ["folder", "rded"])
+def test_soft_labels_of_folders(layout: str, written: Callable[..., Path], case: tuple[Path, str | None, list[int]],
+                                teacher: Path, teacher_says: Callable[..., np.ndarray]) -> None:
+    """As the card says: a row a picture, by label and index; class folders hold pictures and nothing else."""
+    out = written(layout, teacher)
+    soft_NV = np.concatenate([np.load(path) for path in sorted(out.glob("soft-*.npy"))])
+    classes = json.loads((out / "classes.json").read_text())
+    images = [rgb(path) for entry in classes for path in sorted((out / entry["folder"]).iterdir())]
+    check([(image, row // IPC) for row, image in enumerate(images)], case, out)
+    examples = [(image, row // IPC, soft_NV[row]) for row, image in enumerate(images)]
+    check_soft(examples, out, teacher, teacher_says)
+    assert soft_NV.dtype == np.float32 and len(soft_NV) == len(images)
+
+
+def test_soft_labels_of_webdataset(written: Callable[..., Path], teacher: Path,
+                                   teacher_says: Callable[..., np.ndarray], offline: Path) -> None:
+    webdataset, datasets = pytest.importorskip("webdataset"), pytest.importorskip("datasets")
+    out = written("webdataset", teacher)
+    reader = webdataset.WebDataset(str(out / "data-{000000..000003}.tar"), shardshuffle=False)
+    rows = list(reader.decode("rgb8").to_tuple("png", "cls", "soft.npy"))
+    check_soft(rows, out, teacher, teacher_says)
+    table = datasets.load_dataset(str(out), split="train", cache_dir=str(offline))
+    check_soft([(np.asarray(row["png"]), row["cls"], row["soft.npy"]) for row in table], out, teacher, teacher_says)
+
+
+def test_soft_labels_of_parquet(written: Callable[..., Path], teacher: Path, teacher_says: Callable[..., np.ndarray],
+                                offline: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    out = written("parquet", teacher)
+    table = datasets.load_dataset(str(out), split="train", cache_dir=str(offline))
+    assert table.features["soft_label"].feature == datasets.Value("float32")
+    check_soft([(np.asarray(row["image"]), row["label"], row["soft_label"]) for row in table], out, teacher,
+               teacher_says)
 
 
 def test_image_folder(written: Callable[[str], Path], case: tuple[Path, str | None, list[int]]) -> None:
@@ -138,8 +199,15 @@ def test_the_card_tells_datasets_where_the_pictures_are(layout: str, written: Ca
                                                         case: tuple[Path, str | None, list[int]],
                                                         offline: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    table = datasets.load_dataset(str(written(layout)), split="train", cache_dir=str(offline))
-    assert len(table) == 10 * IPC
+    out = written(layout)
+    table = datasets.load_dataset(str(out), split="train", cache_dir=str(offline))
+    image, label = ("png", "cls") if layout == "webdataset" else ("image", "label")
+    examples = [(np.asarray(row[image]), row[label]) for row in table]
+    if layout == "folder":  # numbered by sorted folder names, as torchvision does
+        classes = sorted(json.loads((out / "classes.json").read_text()), key=lambda entry: entry["folder"])
+        assert table.features["label"].names == [entry["folder"] for entry in classes]
+        examples = [(pixels, classes[number]["label"]) for pixels, number in examples]
+    check(examples, case, out)
 
 
 def test_the_pictures_are_the_same_files_in_every_layout(written: Callable[[str], Path]) -> None:
