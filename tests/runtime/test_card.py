@@ -19,6 +19,17 @@ def card(plan: Plan, layout: str = "folder") -> str:
     return card_text(plan, with_layout(recipe, layout, 5), classes, "contact_sheet.png", 2)
 
 
+@pytest.mark.parametrize(("layout", "words"), [("folder", "soft-*.npy"), ("rded", "soft-*.npy"),
+                                               ("webdataset", '"soft.npy"'), ("parquet", "`soft_label`")])
+def test_soft_labels_are_explained_where_there_are_some(layout: str, words: str, plan: Plan) -> None:
+    recipe, classes = resolve_recipe(plan, ipc=3, batch_size=2)
+    recipe = replace(with_layout(recipe, layout, 5), teacher="t.onnx", teacher_sha256="5e7", teacher_columns=(0, 1))
+    text = card_text(plan, recipe, classes, "contact_sheet.png", 2, agreement=0.875)
+    for fact in ("## Soft labels", "`t.onnx` (SHA-256 `5e7`)", "the label for 87.5% of the pictures", words):
+        assert fact in text
+    assert "Soft labels" not in card(plan, layout) and words not in card(plan, layout)
+
+
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_the_card_states_the_run(layout: str, plan: Plan) -> None:
     text = card(plan, layout)

@@ -61,6 +61,39 @@ def test_a_dataset_is_written_and_reported(run: Run, out: Path, plan: Plan) -> N
     assert record["versions"]["numpy"] == np.__version__
 
 
+def test_a_teacher_s_agreement_is_said_and_recorded(run: Run, out: Path, make_teacher: Callable[..., Path],
+                                                    teacher_says: Callable[..., np.ndarray]) -> None:
+    """By chance a quarter: the linear teacher knows nothing, hence the warning."""
+    result = run("--teacher", make_teacher())
+    assert result.exit_code == 0, result.output
+    classes = ("ant", "bee", "big_cat", "dog")
+    pictures = [np.asarray(Image.open(out / name / f"0000{i}.png")) for name in classes for i in (0, 1)]
+    share = float(np.mean(teacher_says(np.stack(pictures), 4).argmax(1) == np.arange(8) // 2))
+    assert f"soft labels: the teacher calls {share:.1%} of the pictures by their class\n" in result.stdout
+    assert json.loads((out / "dataset.json").read_text())["teacher_agreement"] == pytest.approx(share)
+    assert ("warning: the teacher calls" in result.stderr) == (share < 0.5)
+    again = json.loads(run("--teacher", make_teacher(), "--json").stdout)
+    assert again["drawn"] == 0 and again["teacher_agreement"] == pytest.approx(share)
+
+
+@pytest.mark.parametrize(("classes", "message"), [
+    (None, "has no list of its classes"),
+    (("bee", "ant", "big cat", "dog"), "its class 0 is 'bee', that of the plan 'ant' (ant)"),
+    (("ant", "bee", "cat", "dog"), "its class 2 is 'cat', that of the plan 'big_cat' (big cat)"),
+    (("ant", "bee", "x", "dog", "y"), "knows class 'big_cat' (big cat) not at all among its 5"),
+])
+def test_a_teacher_of_other_classes_is_refused(classes: tuple[str, ...] | None, message: str, run: Run, out: Path,
+                                               make_teacher: Callable[..., Path]) -> None:
+    result = run("--teacher", make_teacher(classes, outputs=len(classes or "four")))
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1 and not out.exists()
+    assert result.stderr.startswith("hieramp-run: error: teacher ") and message in result.stderr
+
+
+def test_classes_without_a_teacher_are_refused(run: Run, out: Path) -> None:
+    result = run("--teacher-classes", "names.txt")
+    assert result.exit_code == 2 and "give --teacher as well" in result.stderr and not out.exists()
+
+
 def test_json_is_a_line_a_batch_and_a_report(run: Run, out: Path) -> None:
     result = run("--json", "--classes", "bee,dog", "--batch-size", "3")
     *batches, report = map(json.loads, result.stdout.splitlines())

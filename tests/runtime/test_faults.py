@@ -23,12 +23,24 @@ KILLS = 5
 by_layout = pytest.mark.parametrize("layout", list(LAYOUTS))
 
 
+with_and_without_teacher = pytest.mark.parametrize("soft", [False, True], ids=["", "teacher"])
+
+
 @pytest.fixture
-def make_job(plan: Plan, tmp_path: Path) -> Callable[..., Job]:
+def soft() -> bool:
+    """Whether the jobs store soft labels."""
+    return False
+
+
+@pytest.fixture
+def make_job(plan: Plan, tmp_path: Path, soft: bool, make_teacher: Callable[..., Path]) -> Callable[..., Job]:
     """A job of eight pictures in three batches; tar and Parquet files hold two batches, hence there are two."""
+    teacher = make_teacher() if soft else None
+
     def make(layout: str, name: str = "out", **options: object) -> Job:
         (tmp_path / name).mkdir(exist_ok=True)
-        job = Job(tmp_path / name / "data", plan.folder, ipc=2, batch_size=3, threads=1, layout=layout, shard_size=6)
+        job = Job(tmp_path / name / "data", plan.folder, ipc=2, batch_size=3, threads=1, layout=layout, shard_size=6,
+                  teacher=teacher)
         return replace(job, **options)
 
     return make
@@ -46,6 +58,7 @@ def wanted(make_job: Callable[..., Job], faults: ModuleType) -> Callable[..., di
 
 
 @pytest.mark.slow
+@with_and_without_teacher
 @by_layout
 def test_a_killed_run_is_continued(layout: str, make_job: Callable[..., Job], wanted: Callable[..., dict[str, bytes]],
                                    faults: ModuleType) -> None:
@@ -62,6 +75,7 @@ def test_a_killed_run_is_continued(layout: str, make_job: Callable[..., Job], wa
         assert faults.contents(job.out) == whole
 
 
+@with_and_without_teacher
 @pytest.mark.parametrize(("layout", "step"), [("folder", 1), ("rded", 4), ("webdataset", 7), ("parquet", 7)])
 def test_a_full_disk_damages_nothing(layout: str, step: int, make_job: Callable[..., Job], faults: ModuleType,
                                      wanted: Callable[..., dict[str, bytes]]) -> None:
@@ -86,6 +100,7 @@ def test_a_full_disk_damages_nothing(layout: str, step: int, make_job: Callable[
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to see what is synced")
+@with_and_without_teacher
 @by_layout
 def test_a_power_loss_is_survived(layout: str, make_job: Callable[..., Job], faults: ModuleType,
                                   wanted: Callable[..., dict[str, bytes]]) -> None:
@@ -113,6 +128,7 @@ def test_a_power_loss_is_survived(layout: str, make_job: Callable[..., Job], fau
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to see what is synced")
+@with_and_without_teacher
 @pytest.mark.parametrize("layout", ["folder", "webdataset"])
 def test_a_power_loss_while_replacing_never_mixes_datasets(layout: str, make_job: Callable[..., Job],
                                                            faults: ModuleType,

@@ -114,6 +114,46 @@ def test_other_settings_are_refused_and_named(change: dict[str, object], phrase:
     assert faults.contents(job.out) == faults.contents(job.out.parent / "fresh")
 
 
+@by_layout
+def test_another_teacher_is_refused_and_soft_labels_are_replaced(layout: str, job: Job, faults: ModuleType,
+                                                                 make_teacher: Callable[..., Path]) -> None:
+    plain = replace(job, layout=layout)
+    first, second = (replace(plain, teacher=make_teacher(name=f"{name}.onnx", about={"mean": [mean] * 3}))
+                     for name, mean in (("first", 0.0), ("second", 0.5)))
+    run_job(plain)
+    whole = faults.contents(plain.out)
+    for made, asked, phrase in ((plain, first, "--teacher none (now first.onnx)"),
+                                (first, second, "--teacher first.onnx (now second.onnx) and the contents of the"),
+                                (second, plain, "--teacher second.onnx (now none)")):
+        run_job(replace(made, overwrite=True))
+        with pytest.raises(OutputError) as refused:
+            run_job(asked)
+        assert phrase in str(refused.value)
+    run_job(replace(plain, overwrite=True))
+    assert faults.contents(plain.out) == whole  # no soft label is left
+
+
+def test_a_lost_soft_label_is_asked_for_again(job: Job, painted: list[int], faults: ModuleType,
+                                              make_teacher: Callable[..., Path]) -> None:
+    job = replace(job, teacher=make_teacher())
+    run_job(job)
+    whole = faults.contents(job.out)
+    assert sorted(name for name in whole if name.endswith(".npy")) == [f"soft-00000{batch}.npy" for batch in range(4)]
+    (job.out / "soft-000001.npy").unlink()
+    painted.clear()
+    run_job(job)
+    assert painted == [1] and faults.contents(job.out) == whole
+
+
+def test_one_and_two_threads_store_the_same(job: Job, faults: ModuleType, make_teacher: Callable[..., Path],
+                                            tmp_path: Path) -> None:
+    job = replace(job, teacher=make_teacher())
+    run_job(job)
+    other = replace(job, threads=2, out=tmp_path / "other")
+    run_job(other)
+    assert faults.contents(other.out) == faults.contents(job.out)
+
+
 def test_another_plan_is_refused(job: Job, make_plan: Callable[..., Path]) -> None:
     run_job(job)
     with pytest.raises(OutputError, match=r"the plan's contents [0-9a-f]{39}… \(now [0-9a-f]{39}…\)"):
@@ -132,11 +172,14 @@ def test_other_versions_may_not_continue_but_find_it_complete(job: Job) -> None:
 
 
 @by_layout
+@pytest.mark.parametrize("soft", [False, True], ids=["", "teacher"])
 @pytest.mark.parametrize("count", [2, 5])
-def test_shards_together_are_the_whole(layout: str, count: int, job: Job, painted: list[int], faults: ModuleType,
+def test_shards_together_are_the_whole(layout: str, count: int, soft: bool, job: Job,
+                                       make_teacher: Callable[..., Path], painted: list[int], faults: ModuleType,
                                        tmp_path: Path) -> None:
     """Copied into one folder, the shards need no picture drawn; five are more than there are batches."""
-    whole, union = replace(job, layout=layout), replace(job, layout=layout, out=tmp_path / "union")
+    job = replace(job, layout=layout, teacher=make_teacher() if soft else None)
+    whole, union = job, replace(job, out=tmp_path / "union")
     run_job(whole)
     files = []
     for index in range(count):

@@ -100,7 +100,7 @@ def check_soft(examples: list[tuple[np.ndarray, int, np.ndarray]], out: Path, te
 
 
 def image_folder(root: Path) -> tuple[list[str], list[Example]]:
-    """What torchvision's ImageFolder does: class folders numbered by sorted name."""
+    """What torchvision's ImageFolder does, which does not import here: class folders numbered by sorted name."""
     names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
     return names, [(rgb(path), number) for number, name in enumerate(names) for path in sorted((root / name).iterdir())]
 
