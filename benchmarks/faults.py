@@ -66,7 +66,7 @@ class Trial:
         job = self.job
         words = ["--engine", job.engine or shipped_plan(), "--out", job.out, "--classes", job.classes, "--ipc", job.ipc,
                  "--batch-size", job.batch_size, "--threads", job.threads, "--format", job.layout,
-                 "--shard-size", job.shard_size]
+                 "--shard-size", job.shard_size, *(["--teacher", job.teacher] if job.teacher else [])]
         return [str(Path(sys.executable).parent / "hieramp-run"), *map(str, words)]
 
     def start(self) -> "subprocess.Popen[bytes]":
@@ -81,11 +81,11 @@ class Trial:
 
 
 @contextmanager
-def trial(layout: str, seed: int) -> Iterator[Trial]:
+def trial(layout: str, seed: int, teacher: Path | None) -> Iterator[Trial]:
     """Four pictures of the shipped plan, a batch each; tar and Parquet files hold two."""
     with tempfile.TemporaryDirectory() as name:
         job = Job(Path(name) / "disk" / "data", shipped_plan(), "cat,dog", ipc=2, batch_size=1, threads=1,
-                  layout=layout, shard_size=2)
+                  layout=layout, shard_size=2, teacher=teacher)
         (Path(name) / "disk").mkdir()
         timed = Trial(replace(job, out=Path(name) / "whole"), {}, 0.0, random.Random(f"{seed} {layout}"))
         began = time.perf_counter()
@@ -175,18 +175,21 @@ def table(outcomes: list[Outcome]) -> str:
 @click.option("--kills", type=click.IntRange(1), default=13, help="SIGKILLs a format.")
 @click.option("--others", type=click.IntRange(1), default=5, help="Every other fault, so often a format.")
 @click.option("--fault", "chosen", type=click.Choice(list(FAULTS)), multiple=True, help="Only this one (repeatable).")
+@click.option("--teacher", type=PathOption, help="With the soft labels of this teacher of CIFAR-10.")
 @click.option("--seed", type=int, default=0, help="Of the random moments.")
 @click.option("--results", type=PathOption, default=RESULTS, show_default=False, help="Folder of the recorded rows.")
-def main(kills: int, others: int, chosen: tuple[str, ...], seed: int, results: Path) -> None:
+def main(kills: int, others: int, chosen: tuple[str, ...], teacher: Path | None, seed: int,
+         results: Path) -> None:
     """Break runs in every format, continue them and compare every file with those of an uninterrupted run."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     outcomes = []
     for layout in LAYOUTS:
-        with trial(layout, seed) as one:
+        with trial(layout, seed, teacher) as one:
             for fault in chosen or FAULTS:
                 outcomes.append(Outcome(fault, layout))
                 FAULTS[fault](one, outcomes[-1], kills if fault == "SIGKILL" else others)
-    append_row(results, row("faults", {"outcomes": [vars(outcome) for outcome in outcomes]}))
+    found = {"teacher": teacher is not None, "outcomes": [vars(outcome) for outcome in outcomes]}
+    append_row(results, row("faults", found))
     click.echo(table(outcomes))
 
 

@@ -1,6 +1,6 @@
 """Teachers: what they say of pixels, and every file that is none, in one line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ CATALOGUE = load_catalogue(ClassList("names", ("ant", "bee", "big cat", "dog")))
 PICTURES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
 
 
-def opened(path: Path, class_file: Path | None = None, side: int = 8, chosen: tuple[int, ...] = (0, 1, 2, 3)) -> Teacher:
+def opened(path: Path, class_file: Path | None = None, side: int = 8, chosen: Sequence[int] = range(4)) -> Teacher:
     return open_teacher(path, class_file, CATALOGUE, [CATALOGUE.entries[i] for i in chosen], side, threads=1)
 
 
