@@ -27,8 +27,8 @@ def test_the_document_has_examples() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [n for n, (language, _) in enumerate(EXAMPLES) if language == "python"])
 def test_an_example_in_python_runs(number: int, tmp_path: Path) -> None:
-    for module in ("torch", "datasets"):
-        if module in EXAMPLES[number][1]:
+    for module, word in (("torch", "torch"), ("datasets", "datasets"), ("onnxscript", "hieramp.export")):
+        if word in EXAMPLES[number][1]:
             pytest.importorskip(module)
     run(*EXAMPLES[number], tmp_path)
 
