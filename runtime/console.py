@@ -31,9 +31,10 @@ class Bar:
 
 
 def batch_line(progress: Progress) -> str:
-    """The event of a batch as one line of JSON."""
+    """The event of a batch as one line of JSON; `worker` is in it where one on a cluster drew the batch."""
     left = progress.seconds_left
-    values = {name: value for name, value in asdict(progress).items() if name != "complete"}
+    dropped = {"complete"} if progress.worker else {"complete", "worker"}
+    values = {name: value for name, value in asdict(progress).items() if name not in dropped}
     return json.dumps({"event": "batch", **values, "seconds": round(progress.seconds, 3),
                        "images_per_second": round(progress.images_per_second, 3),
                        "seconds_left": None if left is None else round(left, 3)})

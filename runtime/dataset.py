@@ -4,7 +4,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from hieramp.runtime.durable import make_folders, remove, scratch_of, sync_folde
 from hieramp.runtime.errors import OutputError
 from hieramp.runtime.manifest import is_plain_name
 from hieramp.runtime.recipe import Recipe, differences
+from hieramp.runtime.versions import computing_versions, version_of
 from hieramp.runtime.writers.layouts import LAYOUTS
 from hieramp.runtime.writers.picture_folder import SOFT_STORED
 
@@ -132,15 +132,7 @@ def _other_records(folder: Path, recipe: Recipe) -> dict[Path, list[str]]:
 
 
 def _versions(layout: str) -> dict[str, str | None]:
-    packages = ("hieramp", "onnxruntime", "numpy", "pillow", *LAYOUTS[layout].packages)
-    return {package: _version(package) for package in packages}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return computing_versions() | {package: version_of(package) for package in LAYOUTS[layout].packages}
 
 
 def _read_record(path: Path) -> dict[str, Any] | None:

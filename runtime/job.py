@@ -4,8 +4,8 @@ import errno
 import io
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,7 @@ from signal import Signals
 
 import numpy as np
 
-from hieramp.runtime.backend import CacheT
-from hieramp.runtime.backend_choice import Choice, Needs, choose_backend
-from hieramp.runtime.backends import open_choice
+from hieramp.runtime.backend_choice import Choice, Needs
 from hieramp.runtime.batches import Shard, Unit, units
 from hieramp.runtime.card import card_text
 from hieramp.runtime.catalogue import ClassEntry, load_catalogue
@@ -36,7 +34,6 @@ from hieramp.runtime.durable import make_folders, write_text
 from hieramp.runtime.errors import RunError, StoppedError, TeacherError
 from hieramp.runtime.images import save_png
 from hieramp.runtime.lock import held
-from hieramp.runtime.painter import Painter
 from hieramp.runtime.pipeline import write_units
 from hieramp.runtime.plan import Plan, shipped_plan
 from hieramp.runtime.progress import Observer, Progress
@@ -45,9 +42,9 @@ from hieramp.runtime.record import Record
 from hieramp.runtime.schedule import Overrides
 from hieramp.runtime.signals import Stop, never
 from hieramp.runtime.soft_labels import agreement, looks_wrong
-from hieramp.runtime.surroundings import survey
 from hieramp.runtime.teacher import Teacher, open_teacher
 from hieramp.runtime.verified import default_memory
+from hieramp.runtime.workplace import Say, Studio, ThisProcess, Wishes, Workplace
 from hieramp.runtime.writers.layouts import LAYOUTS, laid_out, target_of, with_layout
 from hieramp.runtime.writers.picture_folder import is_there
 from hieramp.runtime.writers.writer import Target, Writer
@@ -59,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What a user asked for; None stands for the plan's own default."""
+    """What a user asked for; None stands for the plan's own default, and for this machine where `ray` is None."""
 
     out: Path
     engine: Path | None = None
@@ -80,6 +77,7 @@ class Job:
     shard: Shard = field(default_factory=Shard)
     teacher: Path | None = None
     teacher_classes: Path | None = None
+    ray: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,7 @@ class _Run:
 
 
 def run_job(job: Job, observers: Sequence[Observer] = (), stop: Stop = never,
-            say: Callable[[str], None] = lambda line: None) -> Report:
+            say: Say = lambda line: None) -> Report:
     """Generate the dataset, or what an earlier run has left to do; a complete one is left as it is.
 
     The observers are told of every batch, `say` which back end draws, and why. `stop` is asked after every batch and
@@ -143,24 +141,34 @@ def run_job(job: Job, observers: Sequence[Observer] = (), stop: Stop = never,
     done, a RunError where it fails on the way and a StoppedError where it was stopped: then the same job continues.
     """
     plan = Plan.open(job.engine or shipped_plan(), verify=False)
-    run = _decide(job, plan)
-    if _is_complete(run):
-        _log.info("%s is complete", job.out)
-        _tell(observers, Progress(run.pictures(), run.pictures(), 0, 0.0, complete=True))
-        return run.report(0, 0.0)
-    check_writable(job.out)
-    plan.verify(None if job.verify else default_memory())
-    with open_choice(plan, run.choice, job.threads, job.compute) as backend:
-        progress = _make(run, Painter(backend, plan, run.recipe, run.classes), observers, stop, say)
-    return run.report(progress.drawn, progress.seconds)
-
-
-def _decide(job: Job, plan: Plan) -> _Run:
     recipe, classes = resolve_recipe(
         plan, classes=job.classes, ipc=job.ipc, seed=job.seed, batch_size=job.batch_size, overrides=job.overrides,
         save_size=job.save_size, compute=job.compute,
     )
-    choice = choose_backend(job.backend, job.provider, survey(plan), Needs(recipe.batch_size, recipe.settings.top_k))
+    with _workplace(job, plan, stop) as place:
+        choice = place.choose(Needs(recipe.batch_size, recipe.settings.top_k))
+        run = _decide(job, plan, recipe, classes, choice)
+        if _is_complete(run):
+            _log.info("%s is complete", job.out)
+            _tell(observers, Progress(run.pictures(), run.pictures(), 0, 0.0, complete=True))
+            return run.report(0, 0.0)
+        check_writable(job.out)
+        plan.verify(None if job.verify else default_memory())
+        with place.open(run.recipe, run.classes, choice, say) as studio:
+            progress = _make(run, studio, observers, stop, say)
+    return run.report(progress.drawn, progress.seconds)
+
+
+def _workplace(job: Job, plan: Plan, stop: Stop) -> AbstractContextManager[Workplace]:
+    wishes = Wishes(job.backend, job.provider, job.threads, job.compute)
+    if job.ray is None:
+        return nullcontext(ThisProcess(plan, wishes))
+    from hieramp.runtime.distributed.workplace import ray_workplace
+
+    return ray_workplace(job.ray, plan, wishes, stop)
+
+
+def _decide(job: Job, plan: Plan, recipe: Recipe, classes: tuple[ClassEntry, ...], choice: Choice) -> _Run:
     recipe = replace(recipe, backend=choice.backend, provider=choice.provider, backend_choice=choice.sentence)
     teacher = _teacher(job, plan, recipe, classes)
     if teacher is not None:
@@ -181,8 +189,7 @@ def _teacher(job: Job, plan: Plan, recipe: Recipe, classes: tuple[ClassEntry, ..
     return open_teacher(job.teacher, job.teacher_classes, catalogue, classes, recipe.image_side, job.threads)
 
 
-def _make(run: _Run, painter: Painter[CacheT], observers: Sequence[Observer], stop: Stop,
-          say: Callable[[str], None]) -> Progress:
+def _make(run: _Run, studio: Studio, observers: Sequence[Observer], stop: Stop, say: Say) -> Progress:
     """Everything that writes; a folder that is not free for this run is left as it was."""
     job = run.job
     with _named_failures(job.out):
@@ -193,7 +200,7 @@ def _make(run: _Run, painter: Painter[CacheT], observers: Sequence[Observer], st
             write_start(job.out, run.recipe, run.classes, job.shard)
             with held(job.out / record_name(job.shard)):  # against the same shard, which shares the folder
                 make_folders(run.writer.folders())
-                progress = _draw(run, painter, observers, stop)
+                progress = _draw(run, studio, observers, stop)
                 _finish(run, say)
         progress = replace(progress, complete=True)
         _tell(observers, progress)
@@ -208,7 +215,7 @@ def _is_complete(run: _Run) -> bool:
             and all(map(run.is_written, run.units())))
 
 
-def _draw(run: _Run, painter: Painter[CacheT], observers: Sequence[Observer], stop: Stop) -> Progress:
+def _draw(run: _Run, studio: Studio, observers: Sequence[Observer], stop: Stop) -> Progress:
     """Draw and write the units that are not there."""
     todo = [unit for unit in run.units() if not run.is_written(unit)]
     total, left = run.pictures(), sum(len(unit.pictures) for unit in todo)
@@ -218,21 +225,22 @@ def _draw(run: _Run, painter: Painter[CacheT], observers: Sequence[Observer], st
     def goes_on(batch: int, pictures: int) -> bool:
         nonlocal progress
         progress = replace(progress, done=progress.done + pictures, drawn=progress.drawn + pictures,
-                           seconds=time.perf_counter() - began, batch=batch)
+                           seconds=time.perf_counter() - began, batch=batch, worker=studio.worker(batch))
         _tell(observers, progress)
         return progress.done == total or stop() is None
 
     _tell(observers, progress)
-    write_units(run.writer, todo, partial(_paint, painter, run.teacher), goes_on)
+    studio.expect([batch for unit in todo for batch in unit.batches])
+    write_units(run.writer, todo, partial(_paint, studio, run.teacher), goes_on)
     if progress.done < total and (number := stop()) is not None:
         raise StoppedError(f"stopped by {Signals(number).name} with {progress.done} of {total} pictures drawn; "
                            "give the same command again to continue", 128 + number)
-    return replace(progress, seconds=time.perf_counter() - began, batch=None)
+    return replace(progress, seconds=time.perf_counter() - began, batch=None, worker=None)
 
 
-def _paint(painter: Painter[CacheT], teacher: Teacher | None, batch: int) -> list[Record]:
+def _paint(studio: Studio, teacher: Teacher | None, batch: int) -> Sequence[Record]:
     """The pictures of a batch, with soft labels where there is a teacher."""
-    records = painter.paint(batch)
+    records = studio.paint(batch)
     if teacher is None:
         return records
     logits_BV = teacher.logits(np.stack([record.image_SS3 for record in records]))
@@ -244,7 +252,7 @@ def _tell(observers: Iterable[Observer], progress: Progress) -> None:
         observer(progress)
 
 
-def _finish(run: _Run, say: Callable[[str], None]) -> None:
+def _finish(run: _Run, say: Say) -> None:
     """Contact sheet and card of a whole dataset, then the record that says it is complete, last of all."""
     job, share = run.job, _agreement(run, say) if run.teacher and run.job.shard.is_whole else None
     if job.shard.is_whole:
@@ -254,7 +262,7 @@ def _finish(run: _Run, say: Callable[[str], None]) -> None:
     write_end(job.out, run.recipe, job.shard, share)
 
 
-def _agreement(run: _Run, say: Callable[[str], None]) -> float:
+def _agreement(run: _Run, say: Say) -> float:
     """How often the teacher calls a picture by its class, from what is stored, whoever drew it."""
     share, count = agreement(run.writer.soft_labels(run.units()), run.recipe.ipc), len(run.classes)
     if looks_wrong(share, count):

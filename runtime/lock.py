@@ -31,3 +31,16 @@ def held(path: Path, shared: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def waited_for(path: Path) -> Iterator[None]:
+    """Hold a file, which is made, once whoever holds it has left; does nothing on systems without such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    with path.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

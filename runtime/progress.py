@@ -5,10 +5,24 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Worker:
+    """Who drew a batch elsewhere: a node of a cluster with its address, an actor there and its process."""
+
+    node: str
+    address: str
+    actor: str
+    process: int
+
+    def __str__(self) -> str:
+        return f"worker {self.process} on {self.address}"
+
+
+@dataclass(frozen=True)
 class Progress:
     """Pictures of this run (of this shard, if it is one): all, done so far by this and earlier runs, drawn by this one.
 
-    `batch` is the number of the batch just drawn, None at the start and at the end.
+    `batch` is the number of the batch just drawn, None at the start and at the end; `worker` drew it, None where this
+    process did.
     """
 
     total: int
@@ -17,6 +31,7 @@ class Progress:
     seconds: float
     batch: int | None = None
     complete: bool = False
+    worker: Worker | None = None
 
     @property
     def images_per_second(self) -> float:

@@ -49,7 +49,7 @@ def test_a_finished_run_is_left_alone(layout: str, job: Job, painted: list[int],
     run_job(job)
     before = {path: path.stat().st_mtime_ns for path in job.out.rglob("*")}
     painted.clear()
-    monkeypatch.setattr("hieramp.runtime.job.open_choice", lambda *_: pytest.fail("the plan was loaded"))
+    monkeypatch.setattr("hieramp.runtime.workplace.open_choice", lambda *_: pytest.fail("the plan was loaded"))
     report = run_job(job)
     assert (report.drawn, report.pictures, report.images_per_second) == (0, 12, 0)
     assert painted == [] and before == {path: path.stat().st_mtime_ns for path in job.out.rglob("*")}

@@ -1,0 +1,88 @@
+"""Where batches are drawn: in this process, or by workers elsewhere; a run is told apart by nothing else."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from hieramp.runtime.backend_choice import Choice, Needs, choose_backend
+from hieramp.runtime.backends import open_choice
+from hieramp.runtime.catalogue import ClassEntry
+from hieramp.runtime.painter import Painter
+from hieramp.runtime.plan import Plan
+from hieramp.runtime.progress import Worker
+from hieramp.runtime.recipe import Recipe
+from hieramp.runtime.record import Record
+from hieramp.runtime.surroundings import survey
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user asked of the back end, by the names of the command's options."""
+
+    backend: str = "auto"
+    provider: str | None = None
+    threads: int | None = None
+    compute: str = "f32"
+
+    def choose(self, plan: Plan, needs: Needs) -> Choice:
+        """The back end for this plan on this machine; raises a HierampError where none can draw."""
+        return choose_backend(self.backend, self.provider, survey(plan), needs)
+
+
+class Studio(Protocol):
+    """Draws the batches of one recipe."""
+
+    def expect(self, batches: Sequence[int]) -> None:
+        """Told once, before the first: the batches that will be asked for, in order."""
+
+    def paint(self, batch: int) -> Sequence[Record]:
+        """The pictures of a batch."""
+
+    def worker(self, batch: int) -> Worker | None:
+        """Who drew the batch that was painted last; None for this process."""
+
+
+class Workplace(Protocol):
+    """Chooses a back end where it will draw, and opens a studio there."""
+
+    def choose(self, needs: Needs) -> Choice:
+        """The back end that will draw."""
+
+    def open(self, recipe: Recipe, classes: Sequence[ClassEntry], choice: Choice,
+             say: Say) -> AbstractContextManager[Studio]:
+        """A studio for this recipe; `say` is told what a user should know."""
+
+
+class LocalStudio:
+    """A painter in this process, which needs to know nothing in advance."""
+
+    def __init__(self, painter: Painter[Any]):
+        self._painter = painter
+
+    def expect(self, batches: Sequence[int]) -> None:
+        pass
+
+    def paint(self, batch: int) -> Sequence[Record]:
+        return self._painter.paint(batch)
+
+    def worker(self, batch: int) -> Worker | None:
+        return None
+
+
+@dataclass(frozen=True)
+class ThisProcess:
+    """The workplace of a run on one machine."""
+
+    plan: Plan
+    wishes: Wishes
+
+    def choose(self, needs: Needs) -> Choice:
+        return self.wishes.choose(self.plan, needs)
+
+    @contextmanager
+    def open(self, recipe: Recipe, classes: Sequence[ClassEntry], choice: Choice, say: Say) -> Iterator[Studio]:
+        with open_choice(self.plan, choice, self.wishes.threads, self.wishes.compute) as backend:
+            yield LocalStudio(Painter(backend, self.plan, recipe, classes))
