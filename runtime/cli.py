@@ -85,8 +85,7 @@ def _to_shard(context: click.Context, parameter: click.Parameter, text: str) -> 
 @click.option("--teacher-classes", type=FOLDER, metavar="FILE",
               help="The teacher's classes, one a line in the order of its outputs.  [default: the list in its file]")
 @click.option("--ray", metavar="ADDRESS",
-              help="Draw on a Ray cluster: host:port of its head, auto for the one this machine is a node of, or local for "
-                   "one of this machine's GPUs or cores.")
+              help="Draw on a Ray cluster: host:port of its head, auto (the one here) or local (a new one).")
 @click.option("--overwrite", is_flag=True, help="Replace another dataset of this tool in the output folder.")
 @click.option("--json", "as_json", is_flag=True,
               help="Print a line of JSON a batch on stdout, and a last one that reports.")

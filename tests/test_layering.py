@@ -15,9 +15,10 @@ BANNED = {
     "runtime": ["hieramp_ref", "hieramp.export"],
     "engines": ["hieramp_ref", "hieramp.export", "hieramp.runtime"],
 }
-# Third-party modules of the core dependencies and of the extras cpu, gpu, openvino, tensorrt and parquet, as imported.
+# Third-party modules of the core dependencies and of the extras cpu, gpu, openvino, tensorrt, parquet and ray, as they
+# are imported.
 RUNTIME_MODULES = {"numpy", "click", "PIL", "safetensors", "platformdirs", "tqdm", "onnxruntime",
-                   "onnxruntime_ep_openvino", "tensorrt", "tensorrt_rtx", "cuda", "pyarrow", "hieramp"}
+                   "onnxruntime_ep_openvino", "tensorrt", "tensorrt_rtx", "cuda", "pyarrow", "ray", "hieramp"}
 
 
 def is_within(module: str, package: str) -> bool:

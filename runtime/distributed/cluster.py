@@ -76,10 +76,11 @@ def joined(address: str, patience: float = _CONNECT_SECONDS) -> Iterator[Any]:
 
 
 def _load_ray() -> Any:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # read as it is loaded; its warnings are no user's business
     try:
         return import_module("ray")
     except ImportError as error:
-        raise ProviderError(f"--ray needs Ray, which cannot be imported ({error}): pip install 'hieramp[ray]'") from None
+        raise ProviderError(f"--ray needs Ray, which does not import ({error}): pip install 'hieramp[ray]'") from None
 
 
 def _start(ray: Any) -> None:
@@ -110,8 +111,9 @@ def _connect(ray: Any, address: str, patience: float) -> None:
     thread.join(patience)
     if failed or thread.is_alive():
         reason = _first_line(failed[0]) if failed else f"no answer within {patience:.0f} s"
-        raise ProviderError(f"no Ray cluster can be joined at {address!r} ({reason}); start one with `ray start --head`, "
-                            "name the host:port of one that this machine is a node of, or take --ray local")
+        raise ProviderError(f"no Ray cluster joined at {address!r} ({reason}); start one with `ray start --head`, "
+                            "name the host:port of one that this machine is a node of (with the RAY_AUTH_MODE it "
+                            "has), or take --ray local")
 
 
 def _init(ray: Any, address: str, **options: Any) -> None:

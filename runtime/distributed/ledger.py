@@ -37,8 +37,8 @@ class Ledger(Generic[ResultT]):
         for batch in batches[:1]:
             self._deaths[batch] += 1
             if self._deaths[batch] == MOST_DEATHS:
-                raise RunError(f"batch {batch} was lost with {MOST_DEATHS} workers, one after another; look for what ends "
-                               "them (memory?), or draw smaller batches into another --out with --batch-size")
+                raise RunError(f"batch {batch} was lost with {MOST_DEATHS} workers, one after another; look for what "
+                               "ends them (memory?), or draw smaller batches into another --out with --batch-size")
 
     def add(self, batch: int, result: ResultT) -> None:
         """Keep what was drawn."""

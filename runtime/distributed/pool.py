@@ -180,9 +180,9 @@ class Pool:
             return
         check_stop(self._stop)
         if time.monotonic() - self._last_ready > self._start_seconds:
-            raise RunError(f"the Ray cluster started no worker within {self._start_seconds:.0f} s: its processors or GPUs "
-                           "are taken, or its nodes are gone (ray status says which); what is written is whole, and the "
-                           "same command continues")
+            raise RunError(f"the Ray cluster started no worker within {self._start_seconds:.0f} s: its processors or "
+                           "GPUs are taken, or its nodes are gone (ray status says which); what is written is whole, "
+                           "and the same command continues")
 
 
 def check_stop(stop: Stop) -> None:
@@ -197,8 +197,8 @@ def told_by(who: str, cause: BaseException) -> HierampError:
     """An error that a worker met, as this run's own: of the same kind where it is one of ours."""
     if isinstance(cause, HierampError) and not isinstance(cause, StoppedError):
         return type(cause)(f"{who}: {cause}")
-    return RunError(f"{who} failed ({type(cause).__name__}: {_in_short(cause)}); what is written is whole, and the same "
-                    "command continues")
+    return RunError(f"{who} failed ({type(cause).__name__}: {_in_short(cause)}); what is written is whole, and the "
+                    "same command continues")
 
 
 def _in_short(error: BaseException, most: int = 200) -> str:

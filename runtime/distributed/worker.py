@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +82,8 @@ def _plan_here(brief: Brief, shipment: Shipment | None) -> Plan | None:
     depot = default_depot()
     if shipment is None:
         return find_plan(brief.folder, brief.digest, depot)
-    import ray
-
-    return unpack(shipment, depot, ray.get)
+    return unpack(shipment, depot, import_module("ray").get)
 
 
 def _actor_id() -> str:
-    import ray
-
-    return str(ray.get_runtime_context().get_actor_id())
+    return str(import_module("ray").get_runtime_context().get_actor_id())

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from hieramp.runtime.backend_choice import Choice, Needs
 from hieramp.runtime.catalogue import ClassEntry
@@ -69,8 +68,8 @@ class RayWorkplace:
         except ray.exceptions.RayTaskError as error:
             raise told_by(f"a worker on {slot.address}", error.cause) from error
         except ray.exceptions.RayError as error:
-            raise RunError(f"{slot.address} does not say what it can draw with ({type(error).__name__}); ray status says "
-                           "whether its processors are free") from error
+            raise RunError(f"{slot.address} does not say what it can draw with ({type(error).__name__}); ray status "
+                           "says whether its processors are free") from error
         return answer
 
 
