@@ -1,11 +1,13 @@
 """The command hieramp-run: options to a job, a job to a report."""
 
 import json
+import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from signal import SIGINT, SIGTERM
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -101,18 +103,20 @@ def main(cfg: tuple[float, ...] | None, top_k: int | None, top_p: float | None, 
     """
     overrides = Overrides(cfg, beta, rho, top_k, top_p, amplify=not no_amplify)
     bar = Bar()
-    observers: list[Observer] = [_print_batch if as_json else bar, *([MetricsFile(metrics)] if metrics else [])]
+    shown: Observer = partial(_print_batch, sys.stdout) if as_json else bar
+    observers: list[Observer] = [shown, *([MetricsFile(metrics)] if metrics else [])]
     try:
-        with stop_on_signals(SIGINT, SIGTERM) as stop:
+        # What libraries print on stdout (Ray does when it loses a node) would break the lines of JSON.
+        with stop_on_signals(SIGINT, SIGTERM) as stop, redirect_stdout(sys.stderr):
             report = run_job(Job(overrides=overrides, **options), observers, stop, partial(click.echo, err=True))
     finally:
         bar.close()
     click.echo(_in_json(report) if as_json else _in_words(report))
 
 
-def _print_batch(progress: Progress) -> None:
+def _print_batch(stream: TextIO, progress: Progress) -> None:
     if progress.batch is not None and not progress.complete:
-        print(batch_line(progress), flush=True)
+        print(batch_line(progress), file=stream, flush=True)
 
 
 def _in_words(report: Report) -> str:

@@ -76,7 +76,6 @@ def joined(address: str, patience: float = _CONNECT_SECONDS) -> Iterator[Any]:
 
 
 def _load_ray() -> Any:
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # read as it is loaded; its warnings are no user's business
     try:
         return import_module("ray")
     except ImportError as error:

@@ -23,7 +23,7 @@ class Ledger(Generic[ResultT]):
         """The batch to draw next; None where there is none, or none among the `window` that follow the last taken."""
         if self._lost:
             return self._lost.pop(0)
-        if self._handed == min(len(self._batches), self._taken + window):
+        if self._handed >= min(len(self._batches), self._taken + window):
             return None
         self._handed += 1
         return self._batches[self._handed - 1]
