@@ -36,6 +36,8 @@ class RayWorkplace:
         slots = self.cluster.slots()
         if not slots:
             raise ProviderError("the Ray cluster has no processor or GPU to draw with; ray status says what it has")
+        if self.wishes.provider is not None:  # then there is nothing to find out
+            return self.wishes.choose(self.plan, needs)
         choice = self._ask(slots[0], needs, None) or self._ask(slots[0], needs, self._shipment())
         if choice is None:
             raise RunError(f"{slots[0].address} did not keep the plan it was sent; give the same command again")

@@ -23,7 +23,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def cluster(environment: None) -> Iterator[Any]:
     """`ray.cluster_utils.Cluster`; `address` is what --ray takes."""
     cluster_utils = pytest.importorskip("ray.cluster_utils")
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={**SMALL, "include_dashboard": False})
+    head = {**SMALL, "include_dashboard": False, "_system_config": {"health_check_period_ms": 1000}}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(**SMALL)
     yield cluster
     cluster.shutdown()

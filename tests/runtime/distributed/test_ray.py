@@ -47,17 +47,17 @@ def make_job(plan: Plan, tmp_path: Path, cluster: Any) -> Callable[..., Job]:
     """A job of sixty batches of two pictures, of which a tar file holds three."""
     def make(name: str, **options: object) -> Job:
         job = Job(tmp_path / name, plan.folder, ipc=BATCHES // 2, batch_size=2, threads=1, shard_size=6,
-                  ray=cluster.address)
+                  ray=cluster.address, provider="cpu")
         return replace(job, **options)
 
     return make
 
 
 @pytest.fixture
-def local(make_job: Callable[..., Job], faults: ModuleType) -> Callable[[str], dict[str, bytes]]:
+def local(make_job: Callable[..., Job], faults: ModuleType) -> Callable[..., dict[str, bytes]]:
     """Files of a run of this process alone."""
-    def run(layout: str) -> dict[str, bytes]:
-        job = make_job("local", layout=layout, ray=None)
+    def run(layout: str, **options: object) -> dict[str, bytes]:
+        job = make_job("local", layout=layout, ray=None, **options)
         run_job(job)
         return faults.contents(job.out)
 
@@ -66,7 +66,7 @@ def local(make_job: Callable[..., Job], faults: ModuleType) -> Callable[[str], d
 
 @by_layout
 def test_shards_whole_resumed_and_ray_are_the_same(layout: str, make_job: Callable[..., Job], faults: ModuleType,
-                                                   local: Callable[[str], dict[str, bytes]]) -> None:
+                                                   local: Callable[..., dict[str, bytes]]) -> None:
     whole = local(layout)
     job, watch = make_job("ray", layout=layout), Watch(2)
     run_job(job, [watch])
@@ -77,21 +77,21 @@ def test_shards_whole_resumed_and_ray_are_the_same(layout: str, make_job: Callab
 
     shards = make_job("shards", layout=layout)
     run_job(replace(shards, shard=Shard(0, 2)))
-    run_job(replace(shards, shard=Shard(1, 2), ray=None))
-    run_job(shards)
+    for here in (replace(shards, shard=Shard(1, 2), ray=None), replace(shards, ray=None)):
+        run_job(here)
     assert faults.contents(shards.out) == whole
 
     resumed = make_job("resumed", layout=layout)
     with pytest.raises(StoppedError):
         run_job(resumed, stop=lambda: signal.SIGTERM if len(list(resumed.out.rglob("*.[pt][na][gr]"))) > 2 else None)
     assert 0 < len(faults.contents(resumed.out)) < len(whole)
-    run_job(resumed)
+    run_job(replace(resumed, ray=None))
     assert faults.contents(resumed.out) == whole
 
 
 @by_layout
 def test_a_killed_worker_costs_nothing(layout: str, make_job: Callable[..., Job], faults: ModuleType,
-                                       local: Callable[[str], dict[str, bytes]]) -> None:
+                                       local: Callable[..., dict[str, bytes]]) -> None:
     """Two of them, one after another."""
     whole, job, said, killed = local(layout), make_job("ray", layout=layout), list[str](), list[int]()
 
@@ -108,9 +108,10 @@ def test_a_killed_worker_costs_nothing(layout: str, make_job: Callable[..., Job]
 
 
 def test_a_plan_that_a_node_lacks_is_sent(make_job: Callable[..., Job], plan: Plan, faults: ModuleType, tmp_path: Path,
-                                          local: Callable[[str], dict[str, bytes]],
+                                          local: Callable[..., dict[str, bytes]],
                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, job, brief = local("folder"), make_job("ray"), RayWorkplace._brief.fget
+    """To the node that chooses the back end too, as none is named."""
+    whole, job, brief = local("folder", provider=None), make_job("ray", provider=None), RayWorkplace._brief.fget
     elsewhere = property(lambda self: replace(brief(self), folder=tmp_path / "nowhere"))
     monkeypatch.setattr(RayWorkplace, "_brief", elsewhere)
     assert not default_depot().exists()
@@ -169,7 +170,7 @@ def test_stdout_is_lines_of_json_alone(make_job: Callable[..., Job]) -> None:
 
 @by_layout
 def test_a_lost_node_costs_nothing(layout: str, make_job: Callable[..., Job], faults: ModuleType, cluster: Any,
-                                   local: Callable[[str], dict[str, bytes]], second_node: Any) -> None:
+                                   local: Callable[..., dict[str, bytes]], second_node: Any) -> None:
     """As in a power cut: its worker falls silent and its daemon is gone. Last, as the cluster lacks a node then."""
     whole, job, said, silent = local(layout), make_job("ray", layout=layout), list[str](), list[int]()
     watch = Watch(2)
@@ -183,7 +184,7 @@ def test_a_lost_node_costs_nothing(layout: str, make_job: Callable[..., Job], fa
     try:
         run_job(job, [watch, lose], say=said.append)
     finally:
-        for process in silent:
+        for process in filter(is_running, silent):
             os.kill(process, signal.SIGKILL)
     assert any(f"worker {silent[0]} on " in line and "drawing again: batch " in line for line in said)
     nodes = [progress.worker.node for progress in watch.drawn if progress.worker]
