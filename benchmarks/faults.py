@@ -21,6 +21,7 @@ from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.errors import RunError
 from hieramp.runtime.job import Job, run_job
 from hieramp.runtime.plan import shipped_plan
+from hieramp.runtime.progress import Progress
 from hieramp.runtime.writers.layouts import LAYOUTS
 
 PathOption = click.Path(path_type=Path)
@@ -152,6 +153,42 @@ def power_loss(trial: Trial, outcome: Outcome, times: int) -> None:
             shutil.rmtree(trial.job.out)
 
 
+def killed_workers(trial: Trial, outcome: Outcome, times: int) -> None:
+    """SIGKILL to a worker of a Ray cluster of this machine, after a batch; only one that had more to draw counts.
+
+    The run goes on by itself, so there is nothing to continue: it is compared as it is.
+    """
+    from hieramp.runtime.distributed.cluster import joined
+
+    with joined("local"):
+        while outcome.times < times:
+            strike = Strike(trial, trial.lot.randrange(2))
+            run_job(replace(trial.job, ray="local"), [strike], say=strike.hear)
+            if strike.lost:
+                outcome.add(strike.half, compare(contents(trial.job.out), trial.whole))
+            shutil.rmtree(trial.job.out)
+
+
+@dataclass
+class Strike:
+    """An observer that kills whoever drew a batch; `lost` tells whether others were lost with it."""
+
+    trial: Trial
+    batch: int
+    process: int = 0
+    half: int = 0
+    lost: bool = False
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.worker and progress.batch == self.batch:
+            self.process = progress.worker.process
+            os.kill(self.process, signal.SIGKILL)
+            self.half = len(half_written(contents(self.trial.job.out), self.trial.whole))
+
+    def hear(self, line: str) -> None:
+        self.lost = self.lost or (f"worker {self.process} on " in line and "drawing again: batch " in line)
+
+
 FAULTS = {
     "SIGKILL": with_signal(signal.SIGKILL),
     "SIGINT": with_signal(signal.SIGINT),
@@ -159,6 +196,7 @@ FAULTS = {
     "disk full (tmpfs)": small_disk,
     "disk full (failing writes)": failing_writes,
     "power loss (simulated)": power_loss,
+    "SIGKILL of a Ray worker": killed_workers,
 }
 
 

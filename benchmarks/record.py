@@ -18,7 +18,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 _CPU_INFO = Path("/proc/cpuinfo")
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "sve",
              "bf16", "i8mm")
-_PACKAGES = ("hieramp", "numpy", "onnxruntime", "onnx", "torch")
+_PACKAGES = ("hieramp", "numpy", "onnxruntime", "onnx", "torch", "ray")
 
 
 def row(benchmark: str, figures: dict[str, object]) -> dict[str, object]:
