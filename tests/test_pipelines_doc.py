@@ -35,11 +35,13 @@ def test_an_example_in_python_runs(number: int, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_commands_run(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
+    for package in ("pyarrow", "ray"):
+        pytest.importorskip(package)
     for language, code in EXAMPLES:
         if language == "bash":
             run(language, code, tmp_path)
     assert (tmp_path / "whole" / "README.md").read_bytes() == (tmp_path / "pictures" / "README.md").read_bytes()
     files = {name: {str(path.relative_to(tmp_path / name)): path.read_bytes()
-                    for path in (tmp_path / name).rglob("*") if path.is_file()} for name in ("whole", "pictures")}
-    assert files["whole"] == files["pictures"]
+                    for path in (tmp_path / name).rglob("*") if path.is_file()}
+             for name in ("whole", "clustered", "pictures")}
+    assert files["whole"] == files["clustered"] == files["pictures"]

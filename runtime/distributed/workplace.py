@@ -1,10 +1,10 @@
 """The workplace of a run whose batches are drawn on a Ray cluster."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 from hieramp.runtime.backend_choice import Choice, Needs
 from hieramp.runtime.catalogue import ClassEntry
@@ -24,12 +24,13 @@ from hieramp.runtime.workplace import Say, Studio, Wishes
 
 @dataclass(frozen=True)
 class RayWorkplace:
-    """A cluster and what its workers are told."""
+    """A cluster and what its workers are told; `ship` packs the plan, once, for nodes that lack it."""
 
     cluster: Cluster
     plan: Plan
     wishes: Wishes
     stop: Stop
+    ship: Callable[[], Shipment]
 
     def choose(self, needs: Needs) -> Choice:
         """The choice of one node, which the others have to share: a dataset is made with one back end."""
@@ -38,7 +39,7 @@ class RayWorkplace:
             raise ProviderError("the Ray cluster has no processor or GPU to draw with; ray status says what it has")
         if self.wishes.provider is not None:  # then there is nothing to find out
             return self.wishes.choose(self.plan, needs)
-        choice = self._ask(slots[0], needs, None) or self._ask(slots[0], needs, self._shipment())
+        choice = self._ask(slots[0], needs, None) or self._ask(slots[0], needs, self.ship())
         if choice is None:
             raise RunError(f"{slots[0].address} did not keep the plan it was sent; give the same command again")
         return choice
@@ -47,7 +48,7 @@ class RayWorkplace:
     def open(self, recipe: Recipe, classes: Sequence[ClassEntry], choice: Choice, say: Say) -> Iterator[Studio]:
         slots = self.cluster.slots()
         say(f"Ray cluster: {len(slots)} workers on {len({slot.node for slot in slots})} nodes")
-        pool = Pool(self.cluster, Order(self._brief, recipe, classes, cache(self._shipment)), self.stop, say)
+        pool = Pool(self.cluster, Order(self._brief, recipe, classes, self.ship), self.stop, say)
         try:
             yield pool
         finally:
@@ -56,9 +57,6 @@ class RayWorkplace:
     @property
     def _brief(self) -> Brief:
         return Brief(self.plan.folder.resolve(), self.plan.digest, self.wishes, computing_versions())
-
-    def _shipment(self) -> Shipment:
-        return pack(self.plan, self.cluster.ray.put)
 
     def _ask(self, slot: Slot, needs: Needs, shipment: Shipment | None) -> Choice | None:
         """Ask one node; its processors may be taken, so not for ever."""
@@ -79,7 +77,8 @@ class RayWorkplace:
 def ray_workplace(address: str, plan: Plan, wishes: Wishes, stop: Stop) -> Iterator[RayWorkplace]:
     """Join the cluster for as long as the run takes."""
     with joined(address) as ray:
-        yield RayWorkplace(Cluster(ray, wishes.threads, _may_use_gpus(wishes)), plan, wishes, stop)
+        cluster = Cluster(ray, wishes.threads, _may_use_gpus(wishes))
+        yield RayWorkplace(cluster, plan, wishes, stop, cache(partial(pack, plan, ray.put)))
 
 
 def _may_use_gpus(wishes: Wishes) -> bool:

@@ -160,12 +160,17 @@ def test_a_signal_stops_the_run_and_its_workers(number: int, exit_code: int, mak
 
 
 def test_stdout_is_lines_of_json_alone(make_job: Callable[..., Job]) -> None:
-    with command(make_job("json"), "--json") as process:
-        stdout, stderr = process.communicate()
+    """Also where Ray has something to say, as it has about a killed worker."""
+    with command(make_job("json", ipc=250), "--json") as process:
+        assert process.stdout is not None and process.stderr is not None
+        first = json.loads(process.stdout.readline())
+        os.kill(first["worker"]["process"], signal.SIGKILL)
+        rest, stderr = process.stdout.read(), process.stderr.read().splitlines()
     assert process.returncode == 0, stderr
-    *batches, report = map(json.loads, stdout.splitlines())
-    assert len(batches) == BATCHES and report["event"] == "report" and report["drawn"] == 2 * BATCHES
-    assert stderr.splitlines() == ["Ray cluster: 2 workers on 2 nodes", report["backend_choice"]]
+    *batches, report = map(json.loads, rest.splitlines())
+    assert len(batches) == 499 and report["event"] == "report" and report["drawn"] == 1000
+    assert stderr[:2] == ["Ray cluster: 2 workers on 2 nodes", report["backend_choice"]]
+    assert any(f"worker {first['worker']['process']} on " in line and "was lost" in line for line in stderr)
 
 
 @by_layout
