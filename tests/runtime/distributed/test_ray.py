@@ -89,11 +89,13 @@ def test_shards_whole_resumed_and_ray_are_the_same(layout: str, make_job: Callab
     assert faults.contents(resumed.out) == whole
 
 
-@by_layout
-def test_a_killed_worker_costs_nothing(layout: str, make_job: Callable[..., Job], faults: ModuleType,
-                                       local: Callable[..., dict[str, bytes]]) -> None:
-    """Two of them, one after another."""
-    whole, job, said, killed = local(layout), make_job("ray", layout=layout), list[str](), list[int]()
+@pytest.mark.parametrize(("layout", "soft"), [("folder", False), ("webdataset", True)])
+def test_a_killed_worker_costs_nothing(layout: str, soft: bool, make_job: Callable[..., Job], faults: ModuleType,
+                                       local: Callable[..., dict[str, bytes]],
+                                       make_teacher: Callable[..., Path]) -> None:
+    """Two of them, one after another; also where a teacher looks at what the workers drew."""
+    options = {"layout": layout, "teacher": make_teacher() if soft else None}
+    whole, job, said, killed = local(**options), make_job("ray", **options), list[str](), list[int]()
 
     def kill(progress: Progress) -> None:
         if progress.batch in (5, 25) and progress.worker:
