@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hieramp.runtime.errors import ProviderError, SettingsError
+from hieramp.runtime.providers import check_name
 from hieramp.runtime.tensorrt.device import Device
 from hieramp.runtime.tensorrt.limits import Limits
 from hieramp.runtime.tensorrt.sidecar import FLAVOURS
@@ -64,7 +65,8 @@ class Choice:
 def choose_backend(wanted: str, provider: str | None, here: Surroundings, needs: Needs) -> Choice:
     """TensorRT engines that fit, else ONNX Runtime on CUDA, else on the CPU, within what is wanted.
 
-    Raises SettingsError where the two wishes contradict each other, ProviderError where nothing can draw.
+    Raises SettingsError where the two wishes contradict each other, ProviderError where nothing can draw or the
+    provider has no such name.
     """
     if wanted not in BACKENDS:
         raise SettingsError(f"backend must be one of {', '.join(BACKENDS)}, got {wanted!r}")
@@ -82,6 +84,7 @@ def _named_provider(wanted: str, provider: str) -> Choice:
     if wanted not in ("auto", "onnxruntime"):
         raise SettingsError(f"provider {provider!r} is one of ONNX Runtime and contradicts backend {wanted!r}; "
                             "drop one of them")
+    check_name(provider)
     return Choice("onnxruntime", provider, "the provider that was asked for")
 
 

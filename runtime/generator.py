@@ -4,11 +4,13 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from hieramp.runtime.backends import open_backend
+from hieramp.runtime.backend_choice import Needs, choose_backend
+from hieramp.runtime.backends import open_choice
 from hieramp.runtime.batches import Shard
 from hieramp.runtime.errors import PlanError
 from hieramp.runtime.loaded_plan import LoadedPlan
@@ -17,15 +19,16 @@ from hieramp.runtime.plan import Plan, shipped_plan
 from hieramp.runtime.recipe import resolve_recipe
 from hieramp.runtime.record import Record
 from hieramp.runtime.schedule import Overrides
+from hieramp.runtime.surroundings import survey
 
 ItemT = TypeVar("ItemT")
 _log = logging.getLogger(__name__)
 
 
 def generate(plan: Plan | Path | str | None = None, *, classes: str | None = None, ipc: int = 10, seed: int = 0,
-             batch_size: int | None = None, provider: str = "cpu", threads: int | None = None,
-             overrides: Overrides | None = None, save_size: int | None = None, shard: Shard | None = None,
-             saliency: bool = False) -> Iterator[Record]:
+             batch_size: int | None = None, backend: str = "auto", provider: str | None = None,
+             threads: int | None = None, overrides: Overrides | None = None, save_size: int | None = None,
+             shard: Shard | None = None, saliency: bool = False) -> Iterator[Record]:
     """Draw pictures lazily, class by class, a batch at a time; arguments as of the options of hieramp-run.
 
     The plan defaults to the shipped one. `saliency` adds the saliency maps and needs a plan with trace outputs. Raises
@@ -33,8 +36,8 @@ def generate(plan: Plan | Path | str | None = None, *, classes: str | None = Non
     the last, or by `close()`. An iterator belongs to one thread; several may run in several threads.
     """
     return iter(GeneratedDataset[Record](
-        plan, classes=classes, ipc=ipc, seed=seed, batch_size=batch_size, provider=provider, threads=threads,
-        overrides=overrides, save_size=save_size, shard=shard, saliency=saliency,
+        plan, classes=classes, ipc=ipc, seed=seed, batch_size=batch_size, backend=backend, provider=provider,
+        threads=threads, overrides=overrides, save_size=save_size, shard=shard, saliency=saliency,
     ))
 
 
@@ -47,17 +50,20 @@ class GeneratedDataset(Generic[ItemT]):
     """
 
     def __init__(self, plan: Plan | Path | str | None = None, *, classes: str | None = None, ipc: int = 10,
-                 seed: int = 0, batch_size: int | None = None, provider: str = "cpu", threads: int | None = None,
-                 overrides: Overrides | None = None, save_size: int | None = None, shard: Shard | None = None,
-                 saliency: bool = False, transform: Callable[[Record], ItemT] | None = None):
+                 seed: int = 0, batch_size: int | None = None, backend: str = "auto", provider: str | None = None,
+                 threads: int | None = None, overrides: Overrides | None = None, save_size: int | None = None,
+                 shard: Shard | None = None, saliency: bool = False,
+                 transform: Callable[[Record], ItemT] | None = None):
         self._plan = plan if isinstance(plan, Plan) else Plan.open(plan or shipped_plan())
-        if saliency and not self._plan.manifest.trace_outputs:
-            name = self._plan.manifest.name
-            raise PlanError(f"plan {name!r} has no trace outputs, hence no saliency; export it with --trace-outputs")
-        self._recipe, self.classes = resolve_recipe(
+        if saliency:
+            _check_saliency(self._plan)
+        recipe, self.classes = resolve_recipe(
             self._plan, classes=classes, ipc=ipc, seed=seed, batch_size=batch_size, overrides=overrides,
-            save_size=save_size, provider=provider,
+            save_size=save_size,
         )
+        needs = Needs(recipe.batch_size, recipe.settings.top_k)
+        self._choice = choose_backend(backend, provider, survey(self._plan), needs)
+        self._recipe = replace(recipe, backend=self._choice.backend, provider=self._choice.provider)
         self._threads, self._saliency, self._transform = threads, saliency, transform
         self._shard = shard or Shard()
         self._loaded = LoadedPlan()
@@ -120,6 +126,16 @@ class GeneratedDataset(Generic[ItemT]):
         return self._transform(record) if self._transform else record  # type: ignore[return-value]
 
     def _load(self, stack: ExitStack) -> Painter[Any]:
-        _log.debug("loading plan %s", self._plan.folder)
-        backend = stack.enter_context(open_backend(self._plan, self._recipe.provider, self._threads))
+        _log.debug("loading plan %s: %s", self._plan.folder, self._choice.sentence)
+        backend = stack.enter_context(open_choice(self._plan, self._choice, self._threads))
         return Painter(backend, self._plan, self._recipe, self.classes, self._saliency)
+
+
+def _check_saliency(plan: Plan) -> None:
+    """Raise PlanError unless the step graph gives saliency maps."""
+    manifest, name = plan.manifest, plan.manifest.name
+    if not manifest.trace_outputs:
+        raise PlanError(f"plan {name!r} has no trace outputs, hence no saliency; export it with --trace-outputs")
+    if "saliency" not in {tensor.name for tensor in manifest.graphs["scale_step"].outputs}:
+        raise PlanError(f"plan {name!r} amplifies no block, hence has no saliency; export one from a HierAmp "
+                        "checkpoint with --trace-outputs")

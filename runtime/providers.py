@@ -32,8 +32,7 @@ _OPENVINO_PLUGIN = "onnxruntime_ep_openvino"
 
 def find_provider(name: str) -> Provider:
     """The provider of that short name; a ProviderError lists what is there and how to install the rest."""
-    if name not in PROVIDERS:
-        raise ProviderError(f"provider must be one of {', '.join(PROVIDERS)}, got {name!r}")
+    check_name(name)
     provider = PROVIDERS[name]
     if name == "openvino":
         _register_openvino()
@@ -46,6 +45,12 @@ def find_provider(name: str) -> Provider:
         raise ProviderError(f"provider {name!r} is not available here (available: {there}); install it with "
                             f"pip install 'hieramp[{provider.extra}]'")
     return provider
+
+
+def check_name(name: str) -> None:
+    """Raise ProviderError unless there is a provider of that short name, installed or not."""
+    if name not in PROVIDERS:
+        raise ProviderError(f"provider must be one of {', '.join(PROVIDERS)}, got {name!r}")
 
 
 def available_providers() -> tuple[str, ...]:

@@ -4,9 +4,20 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+import torch
 
 from hieramp.export.model_source import LoadedModel
-from hieramp.runtime import OnnxRuntimeBackend, Picture, PictureKey, Plan, draw_pictures, resolve_settings
+from hieramp.runtime import (
+    OnnxRuntimeBackend,
+    Picture,
+    PictureKey,
+    Plan,
+    batch_inputs,
+    draw_pictures,
+    generate,
+    resolve_settings,
+)
+from hieramp_ref import generate as reference
 
 KEYS = [PictureKey(label, index) for label in range(5) for index in range(2)]
 
@@ -55,3 +66,17 @@ def test_pictures_differ_by_class_index_and_seed(draw: Callable[..., dict[Pictur
     pictures, reseeded = draw(KEYS, 5), draw(KEYS, 5, seed=4)
     tokens = [picture.tokens_L.tobytes() for picture in (*pictures.values(), *reseeded.values())]
     assert len(set(tokens)) == 2 * len(KEYS)
+
+
+def test_records_carry_the_tokens_and_saliency_of_the_reference(tiny: LoadedModel, tiny_plan: Plan) -> None:
+    records = list(generate(tiny_plan, ipc=1, seed=8, batch_size=5, threads=1, saliency=True))
+    keys = [PictureKey(label, 0) for label in range(5)]
+    inputs = map(torch.from_numpy, batch_inputs(keys, tiny_plan.manifest.model, 8))
+    trace = reference.generate(tiny.var, tiny.vqvae, *inputs, tiny.settings)
+    assert np.array_equal([record.tokens_L for record in records], torch.cat(trace.tokens, dim=1).numpy())
+    for scale in (1, 2):  # the reference amplifies, hence looks for saliency, where β is above 0
+        maps_Rl = trace.saliency[scale][1].numpy()
+        for row, record in enumerate(records):
+            expected = np.stack([maps_Rl[row], maps_Rl[5 + row]])[None]
+            np.testing.assert_allclose(record.saliency[scale], expected, atol=1e-6)
+            assert record.saliency[scale].std() > 1e-4

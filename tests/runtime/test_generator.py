@@ -2,11 +2,16 @@
 
 import gc
 import logging
+import os
 import pickle
+import random
+import signal
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +32,11 @@ from hieramp.runtime import (
     generate,
     resolve_settings,
 )
+from hieramp.runtime.backend_choice import EngineSet, Surroundings
 from hieramp.runtime.job import Job, run_job
 from hieramp.runtime.painter import Painter
+from hieramp.runtime.tensorrt.backend import TensorRtBackend
+from hieramp.runtime.tensorrt.device import Device
 
 OPTIONS = {"ipc": 3, "batch_size": 4, "threads": 1}
 
@@ -67,9 +75,41 @@ def test_batches_are_drawn_when_they_are_asked_for(plan: Plan, monkeypatch: pyte
     records.close()
 
 
-def test_a_wrong_choice_is_named_at_once(plan: Plan) -> None:
-    with pytest.raises(HierampError, match="class 'bea' does not exist"):
-        generate(plan, classes="bea")
+@pytest.mark.parametrize(("options", "message"), [
+    ({"classes": "bea"}, "class 'bea' does not exist"),
+    ({"backend": "abacus"}, "backend must be one of auto, tensorrt, tensorrt_rtx, onnxruntime, got 'abacus'"),
+    ({"backend": "tensorrt"}, r"no back end can draw: tensorrt \(no engines\)"),
+    ({"backend": "tensorrt", "provider": "cpu"}, "contradicts backend 'tensorrt'"),
+    ({"provider": "abacus"}, "provider must be one of cpu, openvino, cuda"),
+])
+def test_a_wrong_choice_is_named_at_once(plan: Plan, options: dict[str, str], message: str) -> None:
+    with pytest.raises(HierampError, match=message):
+        generate(plan, **options)
+
+
+@pytest.mark.parametrize("options", [{"backend": "onnxruntime"}, {"backend": "auto"}, {"provider": "cpu"}])
+def test_back_ends_have_the_names_of_the_command(plan: Plan, pictures: GeneratedDataset[Record],
+                                                 options: dict[str, str]) -> None:
+    assert pixels(list(generate(plan, **OPTIONS, **options))) == pixels(list(pictures))
+
+
+def test_the_engines_that_were_chosen_are_opened(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is there is made up: a GPU and engines that fit, of which the flavour that is named is taken."""
+    folders = {flavour: plan.folder / "tensorrt" / flavour for flavour in ("tensorrt", "tensorrt_rtx")}
+    sets = tuple(EngineSet(folder, flavour) for flavour, folder in folders.items())
+    here = Surroundings(sets, Device("89", "13.0", "580.1"), ("cpu", "cuda"))
+    monkeypatch.setattr("hieramp.runtime.generator.survey", lambda plan: here)
+    opened: list[tuple[object, ...]] = []
+
+    def start(plan: Plan, folder: Path, flavour: str) -> OnnxRuntimeBackend:
+        opened.append((folder, flavour))
+        return OnnxRuntimeBackend.open(plan, "cpu", 1)
+
+    monkeypatch.setattr(TensorRtBackend, "open", start)
+    for backend, flavour in (("tensorrt_rtx", "tensorrt_rtx"), ("auto", "tensorrt")):
+        with closing(generate(plan, backend=backend, **OPTIONS)) as records:
+            next(records)
+        assert opened.pop() == (folders[flavour], flavour)
 
 
 def test_positions_give_what_iterating_gives(pictures: GeneratedDataset[Record]) -> None:
@@ -116,6 +156,41 @@ def test_leaving_frees_the_plan(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> 
     assert [reference() for reference in opened] == [None] * 3
 
 
+def test_closing_an_iterator_frees_the_plan(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[OnnxRuntimeBackend] = []
+    leave = OnnxRuntimeBackend.__exit__
+    monkeypatch.setattr(OnnxRuntimeBackend, "__exit__", lambda self, *error: closed.append(self) or leave(self, *error))
+    with closing(generate(plan, **OPTIONS)) as records:
+        next(records)
+        assert closed == []
+    assert len(closed) == 1 and list(records) == []
+
+
+def test_memory_does_not_grow_with_the_number_of_pictures(plan: Plan) -> None:
+    """While a consumer keeps none, the records that live are those of the batch being drawn and the one before."""
+    most, images = 0, list[weakref.ref[np.ndarray]]()
+    for record in generate(plan, classes="4", ipc=25, batch_size=5, threads=1):
+        images.append(weakref.ref(record.image_SS3))
+        most = max(most, sum(image() is not None for image in images))
+    assert 5 <= most <= 10
+
+
+def state_of_the_process() -> tuple[object, ...]:
+    """What a library could change for everybody else."""
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    loggers = [(logger.level, list(logger.handlers)) for logger in (logging.root, logging.getLogger("hieramp"))]
+    draws = random.getstate(), np.random.get_state()[1].tobytes()
+    return handlers, loggers, draws, dict(os.environ), os.getcwd(), warnings.filters[:], threading.active_count()
+
+
+def test_it_leaves_the_process_as_it_was(plan: Plan) -> None:
+    list(generate(plan, **OPTIONS))  # ONNX Runtime's own first import is not ours
+    before = state_of_the_process()
+    with GeneratedDataset[Record](plan, **OPTIONS) as dataset:
+        dataset[0], list(dataset)
+    assert state_of_the_process() == before
+
+
 def test_it_prints_nothing_and_logs_by_name(plan: Plan, capfd: pytest.CaptureFixture[str],
                                             caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, "hieramp.runtime"):
@@ -134,6 +209,23 @@ def test_iterators_run_in_several_threads_at_once(pictures: GeneratedDataset[Rec
     with ThreadPoolExecutor(3) as pool:
         first, *others = pool.map(draw, range(3))
     assert len(first) == 12 and all(other == first for other in others)
+
+
+def test_generators_in_two_threads_draw_what_each_draws_alone(plan: Plan) -> None:
+    """Picture by picture in turns, so that neither can be done before the other begins."""
+    alone = [pixels(list(generate(plan, seed=seed, **OPTIONS))) for seed in (1, 2)]
+    turns = threading.Barrier(2, timeout=60)
+
+    def draw(seed: int) -> list[bytes]:
+        found = []
+        for record in generate(plan, seed=seed, **OPTIONS):
+            turns.wait()
+            found.append(record.image_SS3.tobytes())
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(draw, (1, 2)))
+    assert together == alone and alone[0] != alone[1]
 
 
 @pytest.mark.slow
@@ -166,6 +258,12 @@ def test_datasets_takes_it(plan: Plan, pictures: GeneratedDataset[Record], tmp_p
 def test_a_plan_without_trace_outputs_has_no_saliency(plan: Plan) -> None:
     with pytest.raises(PlanError, match="plan 'tiny' has no trace outputs, hence no saliency"):
         generate(plan, saliency=True)
+
+
+def test_a_trace_without_amplified_blocks_has_no_saliency(make_plan: Callable[..., Path]) -> None:
+    """The tiny plan's trace outputs are logits alone, as those of a plain VAR are."""
+    with pytest.raises(PlanError, match="plan 'tiny' amplifies no block, hence has no saliency"):
+        generate(make_plan(trace=True), saliency=True)
 
 
 def test_saliency_is_that_of_the_trace(make_traced_plan: Callable[[], Path]) -> None:
