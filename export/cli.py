@@ -43,6 +43,7 @@ def model_options(command: Any) -> Any:
 @click.option("--trace-outputs", is_flag=True, help="Give logits and saliency maps as outputs of the step graph.")
 @click.option("--class-names", type=PathOption, help="Class names, one a line, for a model of other classes.")
 @click.option("--keep-training-weights", is_flag=True, help="Keep encoder and class head, to train on from the plan.")
+@click.option("--with-encoder", is_flag=True, help="Add the graph that hieramp-run --edit takes pictures with.")
 @click.option("--store-fp16", is_flag=True, help="Round matrices to float16 first: half the size at any precision.")
 @click.option("--from-plan", type=PathOption, help="Build engines of this plan instead of exporting; needs --target.")
 @engine_options
@@ -69,7 +70,8 @@ def main(from_plan: Path | None, out: Path | None, as_json: bool, target: str | 
 _ENGINE_OPTIONS = ("compute_capability", "max_batch", "opt_batch", "timing_cache", "workspace", "opt_level", "tf32",
                    "no_plugins")
 _PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "base_precision", "calibration_images", "out",
-              "static_scales", "static_batch", "trace_outputs", "class_names", "keep_training_weights", "store_fp16")
+              "static_scales", "static_batch", "trace_outputs", "class_names", "keep_training_weights", "with_encoder",
+              "store_fp16")
 
 
 main.add_command(teacher)

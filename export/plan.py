@@ -9,15 +9,17 @@ from torch import Tensor
 
 from hieramp.export.condition_graph import condition_graph
 from hieramp.export.decoder_graph import decoder_graph
+from hieramp.export.encoder_gate import encoder_gate
+from hieramp.export.encoder_graph import encoder_graph
 from hieramp.export.errors import ExportError
 from hieramp.export.gate import parity_gate
 from hieramp.export.output_folder import folder_in_one_step
 from hieramp.export.quantization.quantize import plan_quantization, quantized_tensors
-from hieramp.export.scale_constants import scale_constants
+from hieramp.export.scale_constants import encoder_constants, scale_constants
 from hieramp.export.step_graph import Dimensions, static_dimensions, step_graph
 from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor, write_weights
 from hieramp.runtime import Plan
-from hieramp.runtime.contract import MANIFEST, WEIGHTS
+from hieramp.runtime.contract import ENCODER, GRAPH_NAMES, MANIFEST, WEIGHTS
 from hieramp.runtime.manifest import (
     PRECISIONS,
     SCHEMA_VERSION,
@@ -40,14 +42,16 @@ from hieramp_ref.vqvae import Vqvae
 
 DEFAULT_BASE_PRECISION = "fp16"
 _TYPE_NAMES = {1: "float32", 7: "int64", 10: "float16", 16: "bfloat16"}
-_TRAINING_ONLY = ("class_head.", "encoder.", "quant_conv.")
+_OF_ENCODER = ("encoder.", "quant_conv.")
+_TRAINING_ONLY = ("class_head.", *_OF_ENCODER)
 
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a plan is written; `keep_training_weights` adds the encoder and the class head, which no graph reads.
+    """How a plan is written; `keep_training_weights` adds the encoder's weights and the class head, to train on.
 
-    `base_precision` is what 8-bit plans compute everything else in, `calibration_images` what they are calibrated on.
+    `with_encoder` adds the encoder as a graph, which gives the tokens of an image. `base_precision` is what 8-bit plans
+    compute everything else in, `calibration_images` what they are calibrated on.
     """
 
     name: str
@@ -56,6 +60,7 @@ class ExportOptions:
     static_batch: int = 1
     trace_outputs: bool = False
     keep_training_weights: bool = False
+    with_encoder: bool = False
     base_precision: str | None = None
     calibration_images: int = 32
 
@@ -105,7 +110,10 @@ def export_plan(
         graphs = _write_graphs(folder, var.spec, stored, settings, options)
         manifest = _manifest(folder, var.spec, settings, sampling, classes, options, graphs, quantization)
         (folder / MANIFEST).write_text(manifest_json(manifest))
-        parity = parity_gate(Plan.open(folder, verify=False), var, vqvae, settings)
+        plan = Plan.open(folder, verify=False)
+        parity = parity_gate(plan, var, vqvae, settings)
+        if options.with_encoder:
+            parity = replace(parity, encoder_agreement=encoder_gate(plan, vqvae))
         manifest = replace(manifest, parity=parity)
         (folder / MANIFEST).write_text(manifest_json(manifest))
     return manifest
@@ -123,8 +131,9 @@ def plan_tensors(var: Var, vqvae: Vqvae, options: ExportOptions) -> dict[str, Te
     tensors = {f"var.{k}": v for k, v in var.state_dict().items()}
     tensors |= {f"vae.{k}": v for k, v in vqvae.state_dict().items()}
     if not options.keep_training_weights:
-        tensors = {k: v for k, v in tensors.items() if not k.split(".", 1)[1].startswith(_TRAINING_ONLY)}
-    return tensors | scale_constants(var)
+        dropped = tuple(set(_TRAINING_ONLY) - set(_OF_ENCODER if options.with_encoder else ()))
+        tensors = {k: v for k, v in tensors.items() if not k.split(".", 1)[1].startswith(dropped)}
+    return tensors | scale_constants(var) | (encoder_constants(var.spec) if options.with_encoder else {})
 
 
 def _write_graphs(
@@ -141,6 +150,8 @@ def _write_graphs(
         "scale_step": step("scale_step", Dimensions()),
         "decoder": decoder_graph(spec.vqvae, stored, precision, Dimensions()),
     }
+    if options.with_encoder:
+        models[ENCODER] = encoder_graph(spec, stored, Dimensions())
     if options.static_scales:
         models |= {n: step(n, static_dimensions(spec, k, options.static_batch))
                    for k, n in enumerate(_static_names(spec))}
@@ -148,7 +159,7 @@ def _write_graphs(
         path = folder / f"{name}.onnx"
         path.write_bytes(model.SerializeToString())
         onnx.checker.check_model(str(path), full_check=False)
-    return {name: _graph_spec(f"{name}.onnx", models[name]) for name in ("condition", "scale_step", "decoder")}
+    return {name: _graph_spec(f"{name}.onnx", models[name]) for name in (*GRAPH_NAMES, ENCODER) if name in models}
 
 
 def _static_names(spec: ModelSpec) -> list[str]:

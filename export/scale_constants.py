@@ -6,6 +6,7 @@ from torch import Tensor
 from hieramp.runtime.contract import scale_key
 from hieramp_ref.quantizer import phi_index
 from hieramp_ref.resize import downsample_matrix_lP, upsample_matrix_Pl
+from hieramp_ref.spec import ModelSpec
 from hieramp_ref.var import Var
 
 
@@ -15,6 +16,11 @@ def scale_constants(var: Var) -> dict[str, Tensor]:
     for k in range(var.spec.scale_count):
         constants |= {scale_key(k, name): tensor.float().contiguous() for name, tensor in _of_scale(var, k).items()}
     return constants
+
+
+def encoder_constants(spec: ModelSpec) -> dict[str, Tensor]:
+    """What the encoder takes beside them: the area map to scale 0, [l_0, P²]."""
+    return {scale_key(0, "downsample"): downsample_matrix_lP(spec.patch_sides[0], spec.vqvae.latent_side).clone()}
 
 
 def _of_scale(var: Var, scale: int) -> dict[str, Tensor]:

@@ -18,6 +18,8 @@ def summary_lines(manifest: Manifest) -> list[str]:
     parity = _parity(manifest)
     lines = [f"parity: logits within {max(parity.logits_max_abs):.3g} of the reference (allowed "
              f"{parity.threshold:.3g}), image PSNR {parity.image_psnr_db:.1f} dB"]
+    if parity.encoder_agreement is not None:
+        lines.append(f"encoder: {parity.encoder_agreement:.2%} of its tokens are those of the reference")
     if manifest.quantization:
         lines += _quantization_lines(manifest.precision, manifest.quantization)
         lines.append(f"logits: error {max(parity.logits_rms):.3g} root mean square, the drawn distributions are "

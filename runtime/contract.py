@@ -1,6 +1,7 @@
-"""Tensor names of a plan's three graphs, as docs/plan-format.md lists them."""
+"""Tensor names of a plan's graphs, as docs/plan-format.md lists them."""
 
-GRAPH_NAMES = ("condition", "scale_step", "decoder")
+GRAPH_NAMES = ("condition", "scale_step", "decoder")  # what drawing takes
+ENCODER = "encoder"  # a graph that a plan may have beside them
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 
@@ -32,6 +33,8 @@ def graph_inputs(graph: str, depth: int, class_tokens: bool) -> set[str]:
         return {"labels"}
     if graph == "decoder":
         return {"f_hat"}
+    if graph == ENCODER:
+        return {"image"}
     return {*_STEP_INPUTS, *map(past_kv, range(depth)), *(CLASS_TOKEN_INPUTS if class_tokens else ())}
 
 
@@ -41,4 +44,6 @@ def graph_outputs(graph: str, depth: int, trace: bool) -> set[str]:
         return {"adaln", "adaln_head", "token_map"}
     if graph == "decoder":
         return {"image"}
+    if graph == ENCODER:
+        return {"tokens"}
     return {"tokens", "f_hat_next", "token_map_next", *map(new_kv, range(depth)), *(("logits",) if trace else ())}

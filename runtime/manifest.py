@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, NoReturn
 
-from hieramp.runtime.contract import GRAPH_NAMES, WEIGHTS, graph_inputs, graph_outputs
+from hieramp.runtime.contract import ENCODER, GRAPH_NAMES, WEIGHTS, graph_inputs, graph_outputs
 from hieramp.runtime.errors import PlanError
 from hieramp.runtime.quantization import EIGHT_BIT_PRECISIONS, Quantization, quantization_problems
 from hieramp.runtime.schema import SchemaError, decode, encode
@@ -131,6 +131,7 @@ class Parity:
 
     `logits_rms` and `kl` (nats, from the reference's distribution before top-k and top-p) are of all images of the
     gate, `logits_max_abs` of those rows that amplify the same positions. Plans of earlier versions lack the two.
+    `encoder_agreement` is the share of equal tokens, of plans with an encoder.
     """
 
     logits_max_abs: tuple[float, ...]
@@ -139,6 +140,7 @@ class Parity:
     passed: bool
     logits_rms: tuple[float, ...] = ()
     kl: tuple[float, ...] = ()
+    encoder_agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -271,8 +273,9 @@ def _class_problems(classes: ClassList, model: ModelShape) -> Iterator[str]:
 
 def _graph_problems(manifest: Manifest) -> Iterator[str]:
     depth, class_tokens = manifest.model.depth, bool(manifest.model.class_token_scales)
-    if set(manifest.graphs) != set(GRAPH_NAMES):
-        yield f"graphs must be {', '.join(GRAPH_NAMES)}, got {', '.join(manifest.graphs) or 'none'}"
+    if set(manifest.graphs) - {ENCODER} != set(GRAPH_NAMES):
+        yield (f"graphs must be {', '.join(GRAPH_NAMES)} and perhaps {ENCODER}, "
+               f"got {', '.join(manifest.graphs) or 'none'}")
     for name, graph in manifest.graphs.items():
         inputs, outputs = {t.name for t in graph.inputs}, {t.name for t in graph.outputs}
         wanted = graph_inputs(name, depth, class_tokens)

@@ -77,7 +77,7 @@ class OnnxRuntimeBackend:
         found, constants = find_provider(provider), load_scale_constants(plan)
         graphs = plan.manifest.graphs
         condition, step, decoder = (
-            _load(plan.path(graphs[name].file), found, threads or usable_cores(), compute)
+            load_graph(plan.path(graphs[name].file), found, threads or usable_cores(), compute)
             for name in ("condition", "scale_step", "decoder")
         )
         return cls(plan.manifest, constants, _Sessions(condition, step, decoder), found.device)
@@ -173,7 +173,8 @@ class OnnxRuntimeBackend:
         return arrays | {name: _empty(*traced[name]) for name in self._traced if trace}
 
 
-def _load(path: Path, provider: Provider, threads: int, compute: str) -> Any:
+def load_graph(path: Path, provider: Provider, threads: int, compute: str) -> Any:
+    """A session of a plan's graph; raises PlanError where it does not load, ProviderError where the provider fails."""
     import onnxruntime
 
     options = session_options(threads)

@@ -82,9 +82,16 @@ def test_export(call: Callable[..., Outcome], files: dict[str, Path]) -> None:
     assert (code, stderr) == (0, "")
     assert stdout.startswith(f"plan: {out} (fp32)\nparity: logits within ")
     plan = Plan.open(out)
-    assert plan.manifest.name == "config"
+    assert plan.manifest.name == "config" and "encoder" not in plan.manifest.graphs
     assert plan.manifest.static_scales is not None and plan.manifest.static_scales.batch == 2
     assert [path.name for path in files["out"].iterdir()] == ["x.plan"]
+
+
+def test_export_with_an_encoder(call: Callable[..., Outcome], files: dict[str, Path]) -> None:
+    out = files["out"] / "x.plan"
+    code, stdout, stderr = call(cli.main, *model_arguments(files), "--out", out, "--with-encoder")
+    assert (code, stderr) == (0, "") and "encoder: 100.00% of its tokens are those of the reference" in stdout
+    assert "encoder" in Plan.open(out).manifest.graphs
 
 
 def test_export_in_json(call: Callable[..., Outcome], files: dict[str, Path]) -> None:

@@ -1,0 +1,86 @@
+"""Layers of the VQVAE's convolutional networks as nodes, by checkpoint key.
+
+Group norm, SiLU and softmax are float32 islands.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hieramp.export.graph import GraphBuilder
+from hieramp.export.layers import silu
+from hieramp_ref.convnet import NORM_EPS
+from hieramp_ref.spec import VqvaeSpec
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """A feature map in the graph: float32 between layers, [B, channels, side, side]."""
+
+    value: str
+    channels: int
+    side: int
+
+
+class ConvLayers:
+    """Layers of the convolutional network by checkpoint key."""
+
+    def __init__(self, g: GraphBuilder, spec: VqvaeSpec, type_name: str) -> None:
+        self.g, self.spec, self.type_name = g, spec, type_name
+
+    def conv(self, x: FeatureMap, key: str, *, kernel: int = 3, stride: int = 1) -> FeatureMap:
+        """Padded on all sides so that the side stays, at the right and bottom only where it shrinks."""
+        g, pad = self.g, kernel // 2
+        shrinking = {"pads": [0, 0, pad, pad], "strides": [stride, stride]}
+        placed = {"pads": [pad] * 4} if stride == 1 else shrinking
+        weight, bias = g.weight(f"{key}.weight", self.type_name), g.weight(f"{key}.bias", self.type_name)
+        out = g.op("Conv", g.cast(x.value, self.type_name), weight, bias, kernel_shape=[kernel, kernel], **placed)
+        return FeatureMap(g.cast(out, "float32"), g.stored[f"{key}.weight"].shape[0], x.side // stride)
+
+    def norm(self, x: FeatureMap, key: str) -> FeatureMap:
+        """Group norm, as an instance norm over the groups, then the affine of each channel."""
+        g, groups = self.g, self.spec.norm_groups
+        grouped = g.op("Reshape", x.value, g.const([0, groups, -1]))
+        ones, zeros = g.const(np.ones(groups), "float32"), g.const(np.zeros(groups), "float32")
+        normal = g.op("InstanceNormalization", grouped, ones, zeros, epsilon=NORM_EPS)
+        spread = g.op("Reshape", normal, g.const([0, x.channels, x.side, x.side]))
+        column = g.const([x.channels, 1, 1])
+        factor = g.op("Reshape", g.weight(f"{key}.weight", "float32"), column)
+        shift = g.op("Reshape", g.weight(f"{key}.bias", "float32"), column)
+        return FeatureMap(g.op("Add", g.op("Mul", spread, factor), shift), x.channels, x.side)
+
+    def add(self, a: FeatureMap, b: FeatureMap) -> FeatureMap:
+        return FeatureMap(self.g.op("Add", a.value, b.value), a.channels, a.side)
+
+    def activated(self, x: FeatureMap, key: str) -> FeatureMap:
+        normed = self.norm(x, key)
+        return FeatureMap(silu(self.g, normed.value), x.channels, x.side)
+
+    def residual(self, x: FeatureMap, key: str) -> FeatureMap:
+        h = self.conv(self.activated(x, f"{key}.norm1"), f"{key}.conv1")
+        h = self.conv(self.activated(h, f"{key}.norm2"), f"{key}.conv2")
+        has_shortcut = f"{key}.nin_shortcut.weight" in self.g.stored
+        return self.add(self.conv(x, f"{key}.nin_shortcut", kernel=1) if has_shortcut else x, h)
+
+    def attention(self, x: FeatureMap, key: str) -> FeatureMap:
+        """One-head attention over all positions; queries are scaled before the product, which fp16 could not hold."""
+        g, C, N, T = self.g, x.channels, x.side**2, self.type_name
+        qkv = g.op("Reshape", self.conv(self.norm(x, f"{key}.norm"), f"{key}.qkv", kernel=1).value,
+                   g.const([0, 3 * C, N]))
+        q, k, v = g.ops("Split", 3, qkv, axis=1, num_outputs=3)
+        q, k, v = (g.cast(part, T) for part in (g.op("Mul", q, g.const([C**-0.5], "float32")), k, v))
+        logits = g.cast(g.op("MatMul", g.op("Transpose", q, perm=[0, 2, 1]), k), "float32")
+        attention = g.op("Softmax", logits, axis=-1)
+        out = g.op("MatMul", v, g.op("Transpose", g.cast(attention, T), perm=[0, 2, 1]))
+        spread = g.op("Reshape", g.cast(out, "float32"), g.const([0, C, x.side, x.side]))
+        return self.add(x, self.conv(FeatureMap(spread, C, x.side), f"{key}.proj_out", kernel=1))
+
+    def downsample(self, x: FeatureMap, key: str) -> FeatureMap:
+        """Half the side, padded at the right and bottom only."""
+        return self.conv(x, f"{key}.conv", stride=2)
+
+    def upsample(self, x: FeatureMap, key: str) -> FeatureMap:
+        scales = self.g.const([1, 1, 2, 2], "float32")
+        large = self.g.op("Resize", x.value, "", scales, mode="nearest", nearest_mode="floor",
+                          coordinate_transformation_mode="asymmetric")
+        return self.conv(FeatureMap(large, x.channels, 2 * x.side), f"{key}.conv")
