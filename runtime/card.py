@@ -9,6 +9,7 @@ from hieramp.runtime.recipe import Recipe
 from hieramp.runtime.writers.layouts import LAYOUTS
 
 _MOST_CLASSES = 50
+_ORIGINS = ("No picture is a photograph.", "Every picture keeps a part of one that was given; the rest is drawn.")
 
 
 def card_text(plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry], contact_sheet: str, unit_count: int,
@@ -20,7 +21,7 @@ def card_text(plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry], contact
         _header(plan, layout.data_files),
         f"# {recipe.batches.pictures} pictures of {len(classes)} classes from {name}",
         f"Generated with HierAmp from the plan `{name}` (precision {plan.manifest.precision}), {recipe.ipc} a class, "
-        f"{recipe.image_side}×{recipe.image_side} pixels, RGB. No picture is a photograph.",
+        f"{recipe.image_side}×{recipe.image_side} pixels, RGB. {_ORIGINS[recipe.edit is not None]}",
         f"![Contact sheet]({contact_sheet})",
         "## Load", loading,
         "## Labels", _labels(classes),
@@ -64,6 +65,7 @@ def _settings(plan: Plan, recipe: Recipe) -> str:
         ("images per class", recipe.ipc), ("batch size", recipe.batch_size), ("provider", recipe.provider),
         ("guidance (cfg), a scale", _values(settings.cfg)), ("amplification β, a scale", _values(settings.beta)),
         ("amplified share ρ, a scale", _values(settings.rho)), ("top-k", settings.top_k), ("top-p", settings.top_p),
+        *([("kept tokens, a scale", _values(recipe.kept_tokens))] if recipe.kept_tokens else []),
         ("format", recipe.layout), *([("pictures a file", recipe.shard_size)] if recipe.shard_size else []),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])

@@ -73,6 +73,13 @@ def _to_shard(context: click.Context, parameter: click.Parameter, text: str) -> 
 @click.option("--rho", metavar="VALUES", callback=_to_values,
               help=f"Share of positions to amplify: {_STAGES}.")
 @click.option("--no-amplify", is_flag=True, help="No amplification: beta 0 at every scale; class tokens stay.")
+@click.option("--edit", type=FOLDER, metavar="FILE",
+              help="Keep tokens of this picture (the plan needs an encoder), or those in an .npz of --save-tokens.")
+@click.option("--edit-mask", type=FOLDER, metavar="PICTURE",
+              help="White where --edit is drawn anew; everything else of it is kept.")
+@click.option("--keep-scales", type=click.IntRange(1), metavar="K",
+              help="Keep the K coarsest scales of --edit whole.")
+@click.option("--save-tokens", is_flag=True, help="Write the tokens of every picture beside it, as .npz.")
 @click.option("--save-size", type=click.IntRange(1, 8192), metavar="PIXELS",
               help="Side of the saved pictures, resized with Lanczos.  [default: the model's]")
 @click.option("--format", "layout", type=click.Choice(list(LAYOUTS)), default="folder", show_default=True,

@@ -54,10 +54,15 @@ def draw_pictures(backend: Backend[CacheT], plan: Plan, settings: Settings, keys
 
 
 def draw_keys(backend: Backend[CacheT], plan: Plan, settings: Settings, keys: Sequence[PictureKey], *, seed: int,
-              batch_size: int, cache: CacheT | None = None, trace: bool = False) -> list[Picture]:
-    """Draw one batch of at most `batch_size` pictures, filled up with repeats to that size."""
+              batch_size: int, cache: CacheT | None = None, trace: bool = False,
+              forced_L: IntArray | None = None) -> list[Picture]:
+    """Draw one batch of at most `batch_size` pictures, filled up with repeats to that size.
+
+    `forced_L` holds tokens that all of them keep, −1 where each is to draw its own.
+    """
     labels_B, uniforms_BL = batch_inputs(_filled(keys, batch_size), plan.manifest.model, seed)
-    drawing = draw_batch(backend, plan, settings, labels_B, uniforms_BL, cache=cache, trace=trace)
+    forced_BL = None if forced_L is None else np.tile(forced_L, (batch_size, 1))
+    drawing = draw_batch(backend, plan, settings, labels_B, uniforms_BL, forced_BL=forced_BL, cache=cache, trace=trace)
     _check_finite(drawing, keys, seed, plan.manifest.precision)
     tokens_BL = np.concatenate(drawing.tokens, axis=1)
     return [Picture(key, tokens_BL[row], drawing.image_B3SS[row], _saliency_of(drawing, row, batch_size))
@@ -134,3 +139,6 @@ def _check_batch(model: ModelShape, labels_B: IntArray, uniforms_BL: FloatArray,
     for name, array, dtype in (("uniforms", uniforms_BL, np.float32), ("forced", forced_BL, np.int64)):
         if array.shape != wanted or array.dtype != dtype:
             raise SettingsError(f"{name} must be {np.dtype(dtype)} {wanted}, got {array.dtype} {array.shape}")
+    if forced_BL.size and not -1 <= forced_BL.min() <= forced_BL.max() < model.vocab_size:
+        raise SettingsError(f"forced tokens must be from -1 (drawn) to {model.vocab_size - 1}, got {forced_BL.min()} "
+                            f"to {forced_BL.max()}")

@@ -12,11 +12,12 @@ from typing import Any, Generic, TypeVar
 from hieramp.runtime.backend_choice import Needs, choose_backend
 from hieramp.runtime.backends import open_choice
 from hieramp.runtime.batches import Shard
+from hieramp.runtime.edit import Edit, forced_tokens
 from hieramp.runtime.errors import PlanError
 from hieramp.runtime.loaded_plan import LoadedPlan
 from hieramp.runtime.painter import Painter
 from hieramp.runtime.plan import Plan, shipped_plan
-from hieramp.runtime.recipe import resolve_recipe
+from hieramp.runtime.recipe import resolve_recipe, with_edit
 from hieramp.runtime.record import Record
 from hieramp.runtime.schedule import Overrides
 from hieramp.runtime.surroundings import survey
@@ -28,16 +29,17 @@ _log = logging.getLogger(__name__)
 def generate(plan: Plan | Path | str | None = None, *, classes: str | None = None, ipc: int = 10, seed: int = 0,
              batch_size: int | None = None, backend: str = "auto", provider: str | None = None,
              threads: int | None = None, overrides: Overrides | None = None, save_size: int | None = None,
-             shard: Shard | None = None, saliency: bool = False) -> Iterator[Record]:
+             shard: Shard | None = None, edit: Edit | None = None, saliency: bool = False) -> Iterator[Record]:
     """Draw pictures lazily, class by class, a batch at a time; arguments as of the options of hieramp-run.
 
-    The plan defaults to the shipped one. `saliency` adds the saliency maps and needs a plan with trace outputs. Raises
-    a HierampError at once where the pictures cannot be drawn. The plan is loaded at the first picture and freed after
-    the last, or by `close()`. An iterator belongs to one thread; several may run in several threads.
+    The plan defaults to the shipped one. All pictures keep what an `edit` says. `saliency` adds the saliency maps and
+    needs a plan with trace outputs. Raises a HierampError at once where the pictures cannot be drawn. The plan is
+    loaded at the first picture and freed after the last, or by `close()`. An iterator belongs to one thread; several
+    may run in several threads.
     """
     return iter(GeneratedDataset[Record](
         plan, classes=classes, ipc=ipc, seed=seed, batch_size=batch_size, backend=backend, provider=provider,
-        threads=threads, overrides=overrides, save_size=save_size, shard=shard, saliency=saliency,
+        threads=threads, overrides=overrides, save_size=save_size, shard=shard, edit=edit, saliency=saliency,
     ))
 
 
@@ -52,7 +54,7 @@ class GeneratedDataset(Generic[ItemT]):
     def __init__(self, plan: Plan | Path | str | None = None, *, classes: str | None = None, ipc: int = 10,
                  seed: int = 0, batch_size: int | None = None, backend: str = "auto", provider: str | None = None,
                  threads: int | None = None, overrides: Overrides | None = None, save_size: int | None = None,
-                 shard: Shard | None = None, saliency: bool = False,
+                 shard: Shard | None = None, edit: Edit | None = None, saliency: bool = False,
                  transform: Callable[[Record], ItemT] | None = None):
         self._plan = plan if isinstance(plan, Plan) else Plan.open(plan or shipped_plan())
         if saliency:
@@ -61,9 +63,12 @@ class GeneratedDataset(Generic[ItemT]):
             self._plan, classes=classes, ipc=ipc, seed=seed, batch_size=batch_size, overrides=overrides,
             save_size=save_size,
         )
+        model = self._plan.manifest.model
+        forced_L = None if edit is None else forced_tokens(edit, model)
         needs = Needs(recipe.batch_size, recipe.settings.top_k)
         self._choice = choose_backend(backend, provider, survey(self._plan), needs)
-        self._recipe = replace(recipe, backend=self._choice.backend, provider=self._choice.provider)
+        recipe = replace(recipe, backend=self._choice.backend, provider=self._choice.provider)
+        self._recipe = with_edit(recipe, forced_L, model)
         self._threads, self._saliency, self._transform = threads, saliency, transform
         self._shard = shard or Shard()
         self._loaded = LoadedPlan()

@@ -13,6 +13,7 @@ from signal import Signals
 
 import numpy as np
 
+from hieramp.runtime.backend import IntArray
 from hieramp.runtime.backend_choice import Choice, Needs
 from hieramp.runtime.batches import Shard, Unit, units
 from hieramp.runtime.card import card_text
@@ -31,13 +32,15 @@ from hieramp.runtime.dataset import (
     write_start,
 )
 from hieramp.runtime.durable import make_folders, write_text
-from hieramp.runtime.errors import RunError, StoppedError, TeacherError
+from hieramp.runtime.edit import Edit, forced_tokens
+from hieramp.runtime.edit_files import read_edit
+from hieramp.runtime.errors import RunError, SettingsError, StoppedError, TeacherError
 from hieramp.runtime.images import save_png
 from hieramp.runtime.lock import held
 from hieramp.runtime.pipeline import write_units
 from hieramp.runtime.plan import Plan, shipped_plan
 from hieramp.runtime.progress import Observer, Progress
-from hieramp.runtime.recipe import Recipe, resolve_recipe
+from hieramp.runtime.recipe import Recipe, resolve_recipe, with_edit
 from hieramp.runtime.record import Record
 from hieramp.runtime.schedule import Overrides
 from hieramp.runtime.signals import Stop, never
@@ -45,7 +48,7 @@ from hieramp.runtime.soft_labels import agreement, looks_wrong
 from hieramp.runtime.teacher import Teacher, open_teacher
 from hieramp.runtime.verified import default_memory
 from hieramp.runtime.workplace import Say, Studio, ThisProcess, Wishes, Workplace
-from hieramp.runtime.writers.layouts import LAYOUTS, laid_out, target_of, with_layout
+from hieramp.runtime.writers.layouts import LAYOUTS, laid_out, target_of, with_layout, with_tokens
 from hieramp.runtime.writers.picture_folder import is_there
 from hieramp.runtime.writers.writer import Target, Writer
 
@@ -56,7 +59,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What a user asked for; None stands for the plan's own default, and for this machine where `ray` is None."""
+    """What a user asked for; None stands for the plan's own default, and for this machine where `ray` is None.
+
+    `edit` is a picture or its tokens (.npz), of which `edit_mask` and `keep_scales` say what is kept, or all of that.
+    """
 
     out: Path
     engine: Path | None = None
@@ -78,6 +84,10 @@ class Job:
     teacher: Path | None = None
     teacher_classes: Path | None = None
     ray: str | None = None
+    edit: Path | Edit | None = None
+    edit_mask: Path | None = None
+    keep_scales: int | None = None
+    save_tokens: bool = False
 
 
 @dataclass(frozen=True)
@@ -175,7 +185,11 @@ def _decide(job: Job, plan: Plan, recipe: Recipe, classes: tuple[ClassEntry, ...
         recipe = replace(recipe, teacher=teacher.path.name, teacher_sha256=teacher.digest,
                          teacher_columns=teacher.column_V)
     recipe, classes = with_layout(recipe, job.layout, job.shard_size), laid_out(classes, job.layout)
-    target = target_of(job.out, recipe, classes)
+    if job.save_tokens:
+        recipe = with_tokens(recipe)
+    model = plan.manifest.model
+    recipe = with_edit(recipe, _forced_tokens(job, plan), model)
+    target = target_of(job.out, recipe, classes, model.patch_sides)
     return _Run(job, plan, recipe, classes, choice, target, LAYOUTS[job.layout].write(target), teacher)
 
 
@@ -187,6 +201,19 @@ def _teacher(job: Job, plan: Plan, recipe: Recipe, classes: tuple[ClassEntry, ..
         return None
     catalogue = load_catalogue(plan.manifest.classes)
     return open_teacher(job.teacher, job.teacher_classes, catalogue, classes, recipe.image_side, job.threads)
+
+
+def _forced_tokens(job: Job, plan: Plan) -> IntArray | None:
+    """What every picture keeps; the encoder is run, on a plan that was verified, where it is to come from a picture."""
+    model = plan.manifest.model
+    if job.edit is None or isinstance(job.edit, Edit):
+        for option, value in (("--edit-mask", job.edit_mask), ("--keep-scales", job.keep_scales)):
+            if value is not None:
+                raise SettingsError(f"{option} {value} says what to keep of a picture: give it with --edit")
+        return None if job.edit is None else forced_tokens(job.edit, model)
+    plan.verify(None if job.verify else default_memory())
+    edit = read_edit(plan, job.edit, job.edit_mask, job.keep_scales or 0, job.threads)
+    return forced_tokens(edit, model)
 
 
 def _make(run: _Run, studio: Studio, observers: Sequence[Observer], stop: Stop, say: Say) -> Progress:

@@ -25,6 +25,7 @@ class Painter(Generic[CacheT]):
             raise SettingsError(f"seed must be from 0 to {SEED_LIMIT - 1}, got {recipe.seed}")
         self._backend, self._plan, self._recipe, self._classes = backend, plan, recipe, classes
         self._batches, self._saliency = recipe.batches, saliency
+        self._forced_L = None if recipe.forced is None else np.array(recipe.forced, np.int64)
         self._cache = backend.new_cache(recipe.batch_size)
 
     def paint(self, batch: int) -> list[Record]:
@@ -32,7 +33,8 @@ class Painter(Generic[CacheT]):
         recipe, numbers = self._recipe, self._batches.numbers(batch)
         keys = [self._batches.key(number) for number in numbers]
         pictures = draw_keys(self._backend, self._plan, recipe.settings, keys, seed=recipe.seed,
-                             batch_size=recipe.batch_size, cache=self._cache, trace=self._saliency)
+                             batch_size=recipe.batch_size, cache=self._cache, trace=self._saliency,
+                             forced_L=self._forced_L)
         return [self._record(*pair) for pair in zip(numbers, pictures, strict=True)]
 
     def _record(self, number: int, picture: Picture) -> Record:

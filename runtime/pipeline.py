@@ -47,4 +47,4 @@ def _add(sink: Sink, waiting: "Sequence[Future[Encoded]]") -> None:
 
 def _encode(record: Record) -> Encoded:
     png = png_bytes(Image.fromarray(record.image_SS3))
-    return Encoded(png, record.entry, record.label, record.index, record.number, record.soft_V)
+    return Encoded(png, record.entry, record.label, record.index, record.number, record.tokens_L, record.soft_V)

@@ -2,22 +2,26 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from hieramp.runtime.backend import IntArray
 from hieramp.runtime.batches import BatchPlan
 from hieramp.runtime.catalogue import ClassEntry, load_catalogue
 from hieramp.runtime.class_spec import select_classes
 from hieramp.runtime.drawing import default_batch_size
+from hieramp.runtime.edit import edit_hash, kept_counts
+from hieramp.runtime.manifest import ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Overrides, Settings, resolve_settings
 
 _WORDS = {"plan": "the plan", "plan_sha256": "the plan's contents", "layout": "--format", "image_side": "--save-size",
           "versions": "the version of", "teacher_sha256": "the contents of the teacher",
-          "teacher_columns": "the teacher's outputs"}
+          "teacher_columns": "the teacher's outputs", "edit": "the edited tokens"}
 _LONGEST_VALUE = 40
-# Why a back end was taken may change (a driver was installed) without changing the pictures.
-_NOT_COMPARED = ("backend_choice",)
+# Why a back end was taken may change (a driver was installed) without changing the pictures; what an edit keeps is in
+# its hash.
+_NOT_COMPARED = ("backend_choice", "kept_tokens")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class Recipe:
     """Plan, settings and layout; `shard_size` counts the pictures of a file where one holds several.
 
     `teacher_columns` are the outputs of the teacher that soft labels are made of, by label.
+    `forced` are the tokens that every picture keeps, −1 where one is drawn; records have their hash, `edit`, and how many
+    are kept of every scale, `kept_tokens`. All are None where nothing is kept, as in the records of earlier versions, and
+    so is `save_tokens` where tokens are not stored.
     """
 
     plan: str
@@ -44,6 +51,10 @@ class Recipe:
     teacher: str | None = None
     teacher_sha256: str | None = None
     teacher_columns: tuple[int, ...] | None = None
+    edit: str | None = None
+    kept_tokens: tuple[int, ...] | None = None
+    save_tokens: bool | None = None
+    forced: tuple[int, ...] | None = None
 
     @property
     def batches(self) -> BatchPlan:
@@ -51,8 +62,9 @@ class Recipe:
         return BatchPlan(self.classes, self.ipc, self.batch_size)
 
     def to_json(self) -> dict[str, Any]:
-        """Values as JSON holds them."""
-        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        """Values as JSON holds them; `edit` stands for `forced`."""
+        values: dict[str, Any] = json.loads(json.dumps(asdict(replace(self, forced=None))))
+        del values["forced"]
         return values
 
 
@@ -70,6 +82,14 @@ def resolve_recipe(plan: Plan, *, classes: str | None = None, ipc: int = 10, see
         plan.manifest.name, plan.digest, settings, seed, ipc, tuple(entry.index for entry in chosen),
         batch_size or default_batch_size(model), save_size or model.image_side, provider, compute,
     ), chosen
+
+
+def with_edit(recipe: Recipe, forced_L: IntArray | None, model: ModelShape) -> Recipe:
+    """The recipe for pictures that keep these tokens."""
+    if forced_L is None:
+        return recipe
+    return replace(recipe, edit=edit_hash(forced_L), kept_tokens=kept_counts(forced_L, model),
+                   forced=tuple(forced_L.tolist()))
 
 
 def differences(made: dict[str, Any], asked: dict[str, Any]) -> list[str]:

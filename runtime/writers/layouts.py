@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hieramp.runtime.catalogue import ClassEntry
+from hieramp.runtime.errors import SettingsError
 from hieramp.runtime.recipe import Recipe
 from hieramp.runtime.writers import parquet, picture_folder, rded, webdataset
 from hieramp.runtime.writers.writer import Target, Writer
@@ -47,12 +48,21 @@ def with_layout(recipe: Recipe, layout: str, shard_size: int | None = None) -> R
     return replace(recipe, layout=layout, shard_size=batches * recipe.batch_size)
 
 
+def with_tokens(recipe: Recipe) -> Recipe:
+    """The recipe with tokens beside the pictures; raises SettingsError where the layout has no place for them."""
+    if recipe.layout != "folder":
+        raise SettingsError(f"--save-tokens writes files beside those of --format folder, got --format {recipe.layout}")
+    return replace(recipe, save_tokens=True)
+
+
 def laid_out(classes: tuple[ClassEntry, ...], layout: str) -> tuple[ClassEntry, ...]:
     """The classes with the folders they have in a layout."""
     return rded.numbered(classes) if layout == "rded" else classes
 
 
-def target_of(root: Path, recipe: Recipe, classes: tuple[ClassEntry, ...]) -> Target:
-    """Where a recipe's pictures go."""
+def target_of(root: Path, recipe: Recipe, classes: tuple[ClassEntry, ...],
+              patch_sides: tuple[int, ...] = ()) -> Target:
+    """Where a recipe's pictures go, and, where it says so, their tokens; `patch_sides` are the model's."""
     batches_a_unit = recipe.shard_size // recipe.batch_size if recipe.shard_size else 1
-    return Target(root, classes, recipe.batches, recipe.seed, batches_a_unit, recipe.teacher is not None)
+    return Target(root, classes, recipe.batches, recipe.seed, batches_a_unit, recipe.teacher is not None,
+                  patch_sides if recipe.save_tokens else ())

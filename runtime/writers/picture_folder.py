@@ -1,4 +1,6 @@
-"""The image folder: `<class>/<index>.png`, a batch a unit, and `soft-<batch>.npy` for soft labels."""
+"""The image folder: `<class>/<index>.png`, a batch a unit; where asked for, tokens as `<class>/<index>.npz`, and soft
+labels as `soft-<batch>.npy`.
+"""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,10 +11,11 @@ from numpy.typing import NDArray
 
 from hieramp.runtime.batches import Unit
 from hieramp.runtime.durable import open_scratch, remove, scratch_of, sync_folders, sync_stream
+from hieramp.runtime.edit_files import TOKENS_SUFFIX, tokens_npz
 from hieramp.runtime.soft_labels import npy_bytes
 from hieramp.runtime.writers.writer import Encoded, Target
 
-STORED, SOFT_STORED = ("[0-9]*.png",), ("soft-[0-9]*.npy",)
+STORED, SOFT_STORED = ("[0-9]*.png", "[0-9]*.npz"), ("soft-[0-9]*.npy",)
 DATA_FILES = "*/*.png"
 LOADING = '''```python
 import json
@@ -49,11 +52,14 @@ class PictureFolder:
 
     def files(self, unit: Unit) -> Iterable[Path]:
         yield from map(self.path, unit.pictures)
+        if self._target.token_sides:
+            yield from map(tokens_path, map(self.path, unit.pictures))
         if self._target.soft:
             yield self._soft_path(unit)
 
     def open(self, unit: Unit) -> "FolderSink":
-        return FolderSink(self.path, self._soft_path(unit) if self._target.soft else None)
+        soft_path = self._soft_path(unit) if self._target.soft else None
+        return FolderSink(self.path, soft_path, self._target.token_sides)
 
     def read(self, numbers: Sequence[int]) -> Iterator[bytes]:
         return (self.path(number).read_bytes() for number in numbers)
@@ -78,14 +84,17 @@ class PictureFolder:
 class FolderSink:
     """Every file is on the disk before any gets its name, and the names are before the unit counts as written."""
 
-    def __init__(self, path: Callable[[int], Path], soft_path: Path | None = None):
-        self._path, self._soft_path = path, soft_path
+    def __init__(self, path: Callable[[int], Path], soft_path: Path | None = None, token_sides: tuple[int, ...] = ()):
+        self._path, self._soft_path, self._token_sides = path, soft_path, token_sides
         self._waiting: list[Path] = []
         self._soft: list[NDArray[np.float32]] = []
 
     def add(self, pictures: Sequence[Encoded]) -> None:
         for picture in pictures:
-            self._write(self._path(picture.number), picture.png)
+            path = self._path(picture.number)
+            self._write(path, picture.png)
+            if self._token_sides:
+                self._write(tokens_path(path), tokens_npz(picture.tokens_L, self._token_sides))
             if picture.soft_V is not None:
                 self._soft.append(picture.soft_V)
 
@@ -108,6 +117,11 @@ class FolderSink:
             with open_scratch(scratch_of(path)) as stream:
                 stream.write(data)
                 sync_stream(stream)
+
+
+def tokens_path(picture: Path) -> Path:
+    """Where the tokens of a picture lie."""
+    return picture.with_suffix(TOKENS_SUFFIX)
 
 
 def is_there(path: Path) -> bool:

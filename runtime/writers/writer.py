@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hieramp.runtime.backend import IntArray
 from hieramp.runtime.batches import BatchPlan, Unit
 from hieramp.runtime.catalogue import ClassEntry
 
@@ -16,7 +17,7 @@ from hieramp.runtime.catalogue import ClassEntry
 class Target:
     """Where a dataset goes and what is in it; the position of a class in `classes` is its label.
 
-    `soft` says whether its pictures have soft labels.
+    `soft` says whether its pictures have soft labels; `token_sides` are the model's patch sides where tokens are kept.
     """
 
     root: Path
@@ -25,6 +26,7 @@ class Target:
     seed: int
     batches_a_unit: int = 1
     soft: bool = False
+    token_sides: tuple[int, ...] = ()
 
     @property
     def pictures_a_unit(self) -> int:
@@ -44,6 +46,7 @@ class Encoded:
     label: int
     index: int
     number: int
+    tokens_L: IntArray
     soft_V: NDArray[np.float32] | None = None
 
 

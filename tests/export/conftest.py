@@ -50,6 +50,26 @@ def tiny_model(seed: int, changes: dict[str, Any], settings: dict[str, Any]) -> 
     return LoadedModel(*models, settings_from_dict(spec, TINY_SETTINGS | settings), names)
 
 
+def noisy_slopes(side: int) -> torch.Tensor:
+    """Noise over slopes, [4, 3, S, S] in [0, 1]."""
+    generator = torch.Generator().manual_seed(3)
+    slope = torch.linspace(0, 1, side)
+    steep, wide = (torch.rand(4, 3, 1, 1, generator=generator) for _ in range(2))
+    noise = 0.3 * torch.randn(4, 3, side, side, generator=generator)
+    return ((slope[:, None] * steep + slope * wide) / 2 + noise).clamp(0, 1)
+
+
+@torch.no_grad()
+def lively(model: LoadedModel) -> LoadedModel:
+    """The model with features as large as the entries of its codebook, so that tokens are of many kinds."""
+    vqvae = model.vqvae
+    features_BzPP = vqvae.encode(noisy_slopes(vqvae.spec.image_side) * 2 - 1)
+    size_z, centre_z = features_BzPP.std((0, 2, 3)), features_BzPP.mean((0, 2, 3))
+    vqvae.quant_conv.weight.div_(size_z[:, None, None, None])
+    vqvae.quant_conv.bias.sub_(centre_z).div_(size_z)
+    return model
+
+
 def export_model(model: LoadedModel, out: Path, **options: Any) -> Plan:
     export_plan(model.var, model.vqvae, model.settings, model.classes, ExportOptions("tiny", **options), out)
     return Plan.open(out)
@@ -59,6 +79,18 @@ def export_model(model: LoadedModel, out: Path, **options: Any) -> Plan:
 def make_model() -> Callable[..., LoadedModel]:
     """Makes a tiny model; the first argument changes its sizes, the second its settings."""
     return lambda changes=None, settings=None, seed=0: tiny_model(seed, changes or {}, settings or {})
+
+
+@pytest.fixture(scope="session")
+def pictures() -> Callable[[int], torch.Tensor]:
+    """Makes four pictures of a side."""
+    return noisy_slopes
+
+
+@pytest.fixture(scope="session")
+def make_lively(make_model: Callable[..., LoadedModel]) -> Callable[..., LoadedModel]:
+    """Makes a tiny model whose encoder gives tokens of many kinds."""
+    return lambda *changes: lively(make_model(*changes))
 
 
 @pytest.fixture(scope="session")

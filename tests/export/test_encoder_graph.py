@@ -19,26 +19,6 @@ from hieramp.runtime.encoder import encode
 SIDES = {"patch_sides": (1, 2, 3, 4, 6, 8), "class_token_scales": (0, 1, 2, 3, 4, 5), "vocab_size": 256}
 
 
-def pictures(side: int) -> torch.Tensor:
-    """Noise over slopes, [4, 3, S, S] in [0, 1]."""
-    generator = torch.Generator().manual_seed(3)
-    slope = torch.linspace(0, 1, side)
-    steep, wide = (torch.rand(4, 3, 1, 1, generator=generator) for _ in range(2))
-    noise = 0.3 * torch.randn(4, 3, side, side, generator=generator)
-    return ((slope[:, None] * steep + slope * wide) / 2 + noise).clamp(0, 1)
-
-
-@torch.no_grad()
-def lively(model: LoadedModel) -> LoadedModel:
-    """The model with features as large as the entries of its codebook, so that tokens are of many kinds."""
-    vqvae = model.vqvae
-    features_BzPP = vqvae.encode(pictures(vqvae.spec.image_side) * 2 - 1)
-    size_z, centre_z = features_BzPP.std((0, 2, 3)), features_BzPP.mean((0, 2, 3))
-    vqvae.quant_conv.weight.div_(size_z[:, None, None, None])
-    vqvae.quant_conv.bias.sub_(centre_z).div_(size_z)
-    return model
-
-
 @pytest.mark.parametrize(("changes", "options"), [
     ({}, {}),
     (SIDES, {"precision": "fp16"}),
@@ -48,10 +28,10 @@ def lively(model: LoadedModel) -> LoadedModel:
     ({"patch_sides": (4,), "class_token_scales": (0,)}, {}),
 ], ids=["tiny", "fp16", "one_phi", "int8", "no_downsampling", "one_scale"])
 def test_tokens_are_those_of_the_reference(
-    make_model: Callable[..., LoadedModel], export: Callable[..., Plan], tmp_path: Path, changes: dict[str, Any],
-    options: dict[str, Any],
+    make_lively: Callable[..., LoadedModel], pictures: Callable[[int], torch.Tensor], export: Callable[..., Plan],
+    tmp_path: Path, changes: dict[str, Any], options: dict[str, Any],
 ) -> None:
-    model = lively(make_model(changes))
+    model = make_lively(changes)
     plan = export(model, tmp_path / "tiny.plan", with_encoder=True, **options)
     image_B3SS = pictures(plan.manifest.model.image_side)
     expected_BL = torch.cat(model.vqvae.tokenize(image_B3SS * 2 - 1), dim=1).numpy()
@@ -85,7 +65,7 @@ def test_the_plan_lists_it_and_holds_its_weights_alone(tiny: LoadedModel, export
 
 @pytest.mark.parametrize("fault", ["phi_index", "PHI_RATIO", "_downsample"])
 def test_an_encoder_that_computes_something_else_is_refused(
-    make_model: Callable[..., LoadedModel], export: Callable[..., Plan], tmp_path: Path,
+    make_lively: Callable[..., LoadedModel], export: Callable[..., Plan], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, fault: str,
 ) -> None:
     right = encoder_module._downsample
@@ -93,5 +73,5 @@ def test_an_encoder_that_computes_something_else_is_refused(
              "_downsample": lambda g, scale: g.op("Mul", right(g, scale), g.const([0.9], "float32"))}
     monkeypatch.setattr(encoder_module, fault, wrong[fault])
     with pytest.raises(ParityError, match="tokens of the encoder differ from the reference at scale"):
-        export(lively(make_model()), tmp_path / "x.plan", with_encoder=True)
+        export(make_lively(), tmp_path / "x.plan", with_encoder=True)
     assert not (tmp_path / "x.plan").exists()

@@ -67,7 +67,7 @@ def specs(*rows: tuple[str, str, tuple[int | str, ...]]) -> tuple[TensorSpec, ..
     return tuple(TensorSpec(*row) for row in rows)
 
 
-def graph_specs(model: ModelShape, cache_type: str, trace: bool) -> dict[str, GraphSpec]:
+def graph_specs(model: ModelShape, cache_type: str, trace: bool, encoder: bool = False) -> dict[str, GraphSpec]:
     """The tables of docs/plan-format.md."""
     C, P, F, N = model.width, model.latent_side, model.phi_count, model.latent_side**2
     adaln = specs(("adaln", "float32", ("R", model.depth, 6, C)), ("adaln_head", "float32", ("R", 2, C)))
@@ -89,13 +89,14 @@ def graph_specs(model: ModelShape, cache_type: str, trace: bool) -> dict[str, Gr
         *((f"new_kv_{b:02d}", cache_type, ("l", *row)) for b in range(model.depth)),
         *([("logits", "float32", ("R", "l", model.vocab_size))] if trace else []),
     )
+    image = specs(("image", "float32", ("B", 3, model.image_side, model.image_side)))
+    encoder_spec = GraphSpec("encoder.onnx", image, specs(("tokens", "int64", ("B", model.token_count))))
     return {
         "condition": GraphSpec("condition.onnx", specs(("labels", "int64", ("B",))),
                                (*adaln, TensorSpec("token_map", "float32", ("R", 1, C)))),
         "scale_step": GraphSpec("scale_step.onnx", (*adaln, *step_inputs), step_outputs),
-        "decoder": GraphSpec("decoder.onnx", specs(("f_hat", "float32", f_hat)),
-                             specs(("image", "float32", ("B", 3, model.image_side, model.image_side)))),
-    }
+        "decoder": GraphSpec("decoder.onnx", specs(("f_hat", "float32", f_hat)), image),
+    } | ({"encoder": encoder_spec} if encoder else {})
 
 
 def build_condition(model: ModelShape, path: Path, spec: GraphSpec) -> None:
@@ -171,6 +172,16 @@ def build_decoder(model: ModelShape, path: Path, spec: GraphSpec) -> None:
     g.save(path, spec)
 
 
+def build_encoder(model: ModelShape, path: Path, spec: GraphSpec) -> None:
+    """Token i is pixel i's red, from 0 to the largest token, rounded."""
+    g = GraphBuilder()
+    flat = g.node("Reshape", "image", g.constant([0, -1]))
+    red = g.node("Slice", flat, g.constant([0]), g.constant([model.token_count]), g.constant([1]))
+    levels = g.node("Round", g.node("Mul", red, g.constant([model.vocab_size - 1], "float32")))
+    g.node("Cast", levels, to=TensorProto.INT64, name="tokens")
+    g.save(path, spec)
+
+
 def scale_constants(model: ModelShape) -> dict[str, np.ndarray]:
     """Constants of small whole numbers: class tokens hold k+1, upsample is ones, downsample_next picks position 0."""
     tensors = {}
@@ -187,14 +198,15 @@ def scale_constants(model: ModelShape) -> dict[str, np.ndarray]:
 
 
 def tiny_manifest(model: ModelShape = MODEL, cache_type: str = "float32", trace: bool = False,
-                  members: dict[str, Member] | None = None, classes: ClassList = CLASSES) -> Manifest:
+                  members: dict[str, Member] | None = None, classes: ClassList = CLASSES,
+                  encoder: bool = False) -> Manifest:
     beta = tuple(5.0 if k in model.class_token_scales else 0.0 for k in range(model.scale_count))
     return Manifest(
         schema_version=1, name="tiny", precision="fp32", model=model, cache_type=cache_type,
         amplification=Amplification((1,), beta, (0.5,) * model.scale_count) if model.class_token_scales else None,
         sampling=Sampling(4.0, 6, 0.95), classes=classes,
-        trace_outputs=trace, graphs=graph_specs(model, cache_type, trace), static_scales=None,
-        members=members or dict.fromkeys(MEMBERS, Member(0, "")),
+        trace_outputs=trace, graphs=graph_specs(model, cache_type, trace, encoder), static_scales=None,
+        members=members or dict.fromkeys((*MEMBERS, *(["encoder.onnx"] if encoder else [])), Member(0, "")),
         producer={"hieramp": "0"}, parity=None,
     )
 
@@ -206,6 +218,8 @@ def write_plan(folder: Path, manifest: Manifest) -> Path:
     build_condition(model, folder / "condition.onnx", graphs["condition"])
     build_step(model, folder / "scale_step.onnx", graphs["scale_step"], manifest.cache_type, manifest.trace_outputs)
     build_decoder(model, folder / "decoder.onnx", graphs["decoder"])
+    if "encoder" in graphs:
+        build_encoder(model, folder / "encoder.onnx", graphs["encoder"])
     save_file(scale_constants(model), folder / "weights.safetensors")
     members = {path.name: describe_member(path) for path in sorted(folder.iterdir())}
     (folder / "manifest.json").write_text(manifest_json(replace(manifest, members=members)))
@@ -270,6 +284,12 @@ def teacher_says() -> Callable[..., np.ndarray]:
         return flat @ teacher_weights(outputs, image_BSS3.shape[1]).astype(np.float64)
 
     return say
+
+
+@pytest.fixture(scope="session")
+def encoder_plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """The tiny plan with an encoder; not to be changed."""
+    return Plan.open(write_plan(tmp_path_factory.mktemp("plans") / "tiny.plan", tiny_manifest(encoder=True)))
 
 
 @pytest.fixture

@@ -104,12 +104,21 @@ def test_forced_tokens_and_traces(plan: Plan, settings: Settings, backend: Notin
         plan.manifest, trace_outputs=True, graphs=plan.manifest.graphs | {"scale_step": replace(
             (step := plan.manifest.graphs["scale_step"]),
             outputs=(*step.outputs, replace(step.outputs[0], name="logits")))}))
-    forced_BL = np.arange(30)[None]
+    forced_BL = (np.arange(30) * 3 % 8)[None]
     drawing = draw_batch(backend, traced, settings, np.array([0]), np.zeros((1, 30), np.float32), forced_BL=forced_BL,
                          trace=True)
     np.testing.assert_array_equal(np.concatenate(drawing.tokens, 1), forced_BL)
     assert [logits.flat[0] for logits in drawing.logits] == [0, 1, 2, 3]
     assert len(drawing.saliency) == 4
+
+
+@pytest.mark.parametrize("token", [-2, 8])
+def test_forced_tokens_that_are_none_are_refused(plan: Plan, settings: Settings, backend: NotingBackend,
+                                                 token: int) -> None:
+    forced_BL = np.full((1, 30), -1)
+    forced_BL[0, 7] = token
+    with pytest.raises(SettingsError, match=r"forced tokens must be from -1 \(drawn\) to 7"):
+        draw_batch(backend, plan, settings, np.array([0]), np.zeros((1, 30), np.float32), forced_BL=forced_BL)
 
 
 def test_a_plan_without_trace_outputs_says_so(plan: Plan, settings: Settings, backend: NotingBackend) -> None:
