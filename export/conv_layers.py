@@ -4,6 +4,7 @@ Group norm, SiLU and softmax are float32 islands.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,8 +32,8 @@ class ConvLayers:
     def conv(self, x: FeatureMap, key: str, *, kernel: int = 3, stride: int = 1) -> FeatureMap:
         """Padded on all sides so that the side stays, at the right and bottom only where it shrinks."""
         g, pad = self.g, kernel // 2
-        shrinking = {"pads": [0, 0, pad, pad], "strides": [stride, stride]}
-        placed = {"pads": [pad] * 4} if stride == 1 else shrinking
+        shrinking: dict[str, Any] = {"pads": [0, 0, pad, pad], "strides": [stride, stride]}
+        placed: dict[str, Any] = {"pads": [pad] * 4} if stride == 1 else shrinking
         weight, bias = g.weight(f"{key}.weight", self.type_name), g.weight(f"{key}.bias", self.type_name)
         out = g.op("Conv", g.cast(x.value, self.type_name), weight, bias, kernel_shape=[kernel, kernel], **placed)
         return FeatureMap(g.cast(out, "float32"), g.stored[f"{key}.weight"].shape[0], x.side // stride)

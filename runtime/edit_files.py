@@ -3,6 +3,7 @@
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -40,7 +41,8 @@ def picture_tokens(plan: Plan, picture: Image.Image, threads: int | None = None)
     rgb = picture.convert("RGB")
     resized = rgb if rgb.size == (side, side) else rgb.resize((side, side), Image.Resampling.LANCZOS)
     image_3SS: FloatArray = np.asarray(resized, np.float32).transpose(2, 0, 1) / np.float32(255)
-    return encode(plan, np.ascontiguousarray(image_3SS)[None], threads)[0]
+    tokens_L: IntArray = encode(plan, np.ascontiguousarray(image_3SS)[None], threads)[0]
+    return tokens_L
 
 
 def read_tokens(path: Path, model: ModelShape) -> IntArray:
@@ -61,7 +63,7 @@ def tokens_npz(tokens_L: IntArray, patch_sides: tuple[int, ...]) -> bytes:
     ends = np.cumsum([side * side for side in patch_sides])[:-1]
     parts = zip(np.split(tokens_L.astype(np.int32), ends), patch_sides, strict=True)
     stream = io.BytesIO()
-    arrays = {_key(scale): part.reshape(side, side) for scale, (part, side) in enumerate(parts)}
+    arrays: dict[str, Any] = {_key(scale): part.reshape(side, side) for scale, (part, side) in enumerate(parts)}
     np.savez(stream, **arrays)
     return stream.getvalue()
 
