@@ -18,21 +18,21 @@ _IMAGES, _SEED = 4, 20261126
 TIE = 1e-4  # of squared lengths: float32 through some thirty layers
 
 
+@torch.no_grad()
 def encoder_gate(plan: Plan, vqvae: Vqvae) -> float:
     """Share of equal tokens; a ParityError names the first scale where tokens differ and do not tie."""
     image_B3SS = decoded_images(vqvae)
     found = torch.from_numpy(encode(plan, image_B3SS.numpy()))
-    with torch.no_grad():
-        features_BzPP = vqvae.encode(image_B3SS * 2 - 1)
-        expected = vqvae.quantize.tokenize(features_BzPP)
-        observed = list(found.split([tokens.shape[1] for tokens in expected], dim=1))
-        for image in range(_IMAGES):
-            _check_image(vqvae.quantize, features_BzPP[image:image + 1], *(
-                [tokens[image:image + 1] for tokens in scales] for scales in (expected, observed)))
-    return float((found == torch.cat(expected, dim=1)).double().mean())
+    expected = []
+    for image_13SS, found_1L in zip(image_B3SS.split(1), found.split(1), strict=True):
+        features_1zPP = vqvae.encode(image_13SS * 2 - 1)
+        tokens = vqvae.quantize.tokenize(features_1zPP)
+        observed = list(found_1L.split([scale.shape[1] for scale in tokens], dim=1))
+        _check_image(vqvae.quantize, features_1zPP, tokens, observed)
+        expected.append(torch.cat(tokens, dim=1))
+    return float((found == torch.cat(expected)).double().mean())
 
 
-@torch.no_grad()
 def decoded_images(vqvae: Vqvae) -> Tensor:
     """Images [B, 3, S, S] in [0, 1] of tokens drawn at random."""
     spec, generator = vqvae.spec, np.random.Generator(np.random.Philox(_SEED))

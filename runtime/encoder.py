@@ -6,7 +6,7 @@ from hieramp.runtime.backend import FloatArray, IntArray
 from hieramp.runtime.contract import ENCODER
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import PlanError, ProviderError, RunError, SettingsError
-from hieramp.runtime.onnxruntime_backend import load_graph
+from hieramp.runtime.onnxruntime_backend import decoder_batch, load_graph
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.providers import find_provider
 
@@ -27,11 +27,13 @@ def encode(plan: Plan, image_B3SS: FloatArray, threads: int | None = None) -> In
         raise ProviderError(f"the encoder needs ONNX Runtime, which cannot be imported ({error}): "
                             "pip install 'hieramp[cpu]'") from None
     session = load_graph(plan.path(plan.manifest.graphs[ENCODER].file), provider, threads or usable_cores(), "f32")
+    size = decoder_batch(side)  # its feature maps are as large as the decoder's
     try:
-        tokens_BL: IntArray = session.run(["tokens"], {"image": image_B3SS})[0]
+        parts = [session.run(["tokens"], {"image": image_B3SS[begin:begin + size]})[0]
+                 for begin in range(0, len(image_B3SS), size)]
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
         raise RunError(f"ONNX Runtime failed in the encoder: {error}") from error
-    return tokens_BL
+    return np.concatenate(parts)
 
 
 def check_encoder(plan: Plan) -> None:

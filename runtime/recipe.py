@@ -29,9 +29,9 @@ class Recipe:
     """Plan, settings and layout; `shard_size` counts the pictures of a file where one holds several.
 
     `teacher_columns` are the outputs of the teacher that soft labels are made of, by label.
-    `forced` are the tokens that every picture keeps, −1 where one is drawn; records have their hash, `edit`, and how many
-    are kept of every scale, `kept_tokens`. All are None where nothing is kept, as in the records of earlier versions, and
-    so is `save_tokens` where tokens are not stored.
+    `forced` are the tokens that every picture keeps, −1 where one is drawn; records have their hash, `edit`, and how
+    many are kept of every scale, `kept_tokens`. All are None where nothing is kept, as in records of earlier versions,
+    and so is `save_tokens` where tokens are not stored.
     """
 
     plan: str

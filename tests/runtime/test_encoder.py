@@ -13,6 +13,13 @@ def test_images_reach_the_graph_and_tokens_come_back(encoder_plan: Plan) -> None
     np.testing.assert_array_equal(encode(encoder_plan, image_B3SS, threads=1), expected)
 
 
+def test_a_large_batch_goes_in_parts(encoder_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    image_B3SS = np.random.default_rng(0).random((7, 3, 8, 8), np.float32)
+    whole = encode(encoder_plan, image_B3SS, threads=1)
+    monkeypatch.setattr("hieramp.runtime.encoder.decoder_batch", lambda side: 3)
+    np.testing.assert_array_equal(encode(encoder_plan, image_B3SS, threads=1), whole)
+
+
 def test_a_plan_without_encoder_says_so(plan: Plan) -> None:
     with pytest.raises(PlanError, match="plan 'tiny' has no encoder; export it with --with-encoder"):
         encode(plan, np.zeros((1, 3, 8, 8), np.float32))
