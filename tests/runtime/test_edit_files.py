@@ -44,6 +44,16 @@ def test_a_picture_gives_the_tokens_of_the_encoder(encoder_plan: Plan, picture: 
     assert (edit.keep_scales, edit.mask_SS) == (2, None)
 
 
+def test_the_encoder_is_given_levels_over_255_channels_first(encoder_plan: Plan,
+                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[np.ndarray] = []
+    monkeypatch.setattr("hieramp.runtime.edit_files.encode", lambda plan, image, threads: given.append(image) or image)
+    pixels = np.random.default_rng(2).integers(256, size=(8, 8, 3), dtype=np.uint8)
+    picture_tokens(encoder_plan, Image.fromarray(pixels))
+    expected = np.array([[[[pixels[y, x, c] / 255 for x in range(8)] for y in range(8)] for c in range(3)]])
+    np.testing.assert_allclose(given[0], expected, atol=1e-7)
+
+
 def test_a_larger_picture_is_resized(encoder_plan: Plan, picture: Image.Image) -> None:
     resized = picture.resize((40, 40), Image.Resampling.BILINEAR)
     again = np.asarray(resized.resize((8, 8), Image.Resampling.LANCZOS), np.float64)[..., 0]
