@@ -76,13 +76,15 @@ def test_a_killed_run_is_continued(layout: str, make_job: Callable[..., Job], wa
 
 
 @with_and_without_teacher
-@pytest.mark.parametrize(("layout", "step"), [("folder", 1), ("rded", 4), ("webdataset", 7), ("parquet", 7)])
-def test_a_full_disk_damages_nothing(layout: str, step: int, make_job: Callable[..., Job], faults: ModuleType,
-                                     wanted: Callable[..., dict[str, bytes]]) -> None:
+@pytest.mark.parametrize(("layout", "step", "options"), [
+    ("folder", 1, {}), ("folder", 3, {"save_tokens": True}), ("rded", 4, {}), ("webdataset", 7, {}), ("parquet", 7, {}),
+])
+def test_a_full_disk_damages_nothing(layout: str, step: int, options: dict[str, bool], make_job: Callable[..., Job],
+                                     faults: ModuleType, wanted: Callable[..., dict[str, bytes]]) -> None:
     """At every write, or every few, in turn: one line, exit code 1, no scratch file left, and a run that continues."""
-    whole = wanted(layout)
+    whole = wanted(layout, **options)
     for writes in range(0, 1000, step):
-        job = make_job(layout, f"full{writes}")
+        job = make_job(layout, f"full{writes}", **options)
         try:
             with faults.full_disk(writes):
                 run_job(job)
