@@ -97,6 +97,9 @@ class FolderSink:
         sync_folders(path.parent for path in self._waiting)
         self._waiting.clear()
 
+    def keep(self) -> None:
+        self.commit()
+
     def discard(self) -> None:
         for path in self._waiting:
             remove(scratch_of(path))
