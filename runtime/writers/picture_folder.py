@@ -98,7 +98,10 @@ class FolderSink:
         self._waiting.clear()
 
     def keep(self) -> None:
-        self.commit()
+        if self._soft_path is None:
+            self.commit()
+        else:
+            self.discard()  # the file of soft labels has a row for every picture of the unit
 
     def discard(self) -> None:
         for path in self._waiting:
