@@ -48,6 +48,8 @@ SaliencyBias (class_query, keys, beta, select_count) => (bias, saliency)
 """
 
 # Top-k keeps ties with the k-th; top-p keeps a token if the mass strictly above it is below top_p (top_p 1 keeps all).
+# A sum of finite logits is finite once they are scaled down, and a sum with NaN or infinity is not. The limit is far
+# above any such sum, and stays finite where a back end rounds it to bfloat16.
 _SAMPLE_TOP_K_TOP_P = """
 SampleTopKTopP (conditional, unconditional, guidance, uniform, top_k, top_p) => (token)
 {
@@ -88,7 +90,15 @@ SampleTopKTopP (conditional, unconditional, guidance, uniform, top_k, top_p) => 
   target = Mul (uniform_column, total)
   passed = LessOrEqual (cdf, target)
   passed_i = Cast <to = 7> (passed)
-  token = ReduceSum <keepdims = 0> (passed_i, last)
+  drawn = ReduceSum <keepdims = 0> (passed_i, last)
+  shrink = Constant <value = float[1] {1.52587890625e-05}> ()
+  scaled = Mul (logits, shrink)
+  sum = ReduceSum <keepdims = 0> (scaled, last)
+  size = Abs (sum)
+  infinite = Constant <value = float[1] {3.3e38}> ()
+  is_finite = Less (size, infinite)
+  none = Constant <value = int64[1] {-1}> ()
+  token = Where (is_finite, drawn, none)
 }
 """
 
@@ -103,7 +113,10 @@ def saliency_bias() -> onnx.FunctionProto:
 
 
 def sample_top_k_top_p() -> onnx.FunctionProto:
-    """SampleTopKTopP: two logits [B, l, V], guidance [1], uniform [B, l], top_k [1], top_p [1] → token [B, l]."""
+    """SampleTopKTopP: two logits [B, l, V], guidance [1], uniform [B, l], top_k [1], top_p [1] → token [B, l].
+
+    The token is −1 where NaN or infinity is among the guided logits: nothing can be drawn from those.
+    """
     return _function(_SAMPLE_TOP_K_TOP_P)
 
 

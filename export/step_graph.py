@@ -107,7 +107,7 @@ def _head(g: GraphBuilder, spec: ModelSpec, context: BlockContext, x_RnC: str, a
 
 
 def _sample(g: GraphBuilder, d: Dimensions, logits_RlV: str) -> str:
-    """Tokens [B, l]: forced where given, else drawn by the custom operator."""
+    """Tokens [B, l]: forced where given, else drawn by the custom operator, −1 where the logits are not finite."""
     guidance, top_p = g.input("guidance", "float32", [1]), g.input("top_p", "float32", [1])
     top_k = g.input("top_k", "int64", [1])
     uniform, forced = g.input("uniform", "float32", [d.B, d.l]), g.input("forced", "int64", [d.B, d.l])
@@ -123,7 +123,7 @@ def _codebook_step(g: GraphBuilder, spec: ModelSpec, d: Dimensions, tokens_Bl: s
     select, upsample = g.input("phi_select", "float32", [F]), g.input("upsample", "float32", [P * P, d.l])
     downsample = g.input("downsample_next", "float32", [d.l_next, P * P])
     position = g.input("position_next", "float32", [d.l_next, spec.var.width])
-    h_Blz = g.op("Gather", g.weight("vae.quantize.embedding.weight", "float32"), tokens_Bl, axis=0)
+    h_Blz = g.op("Gather", g.weight("vae.quantize.embedding.weight", "float32"), _entries(g, tokens_Bl), axis=0)
     h_BzN = g.op("Transpose", g.op("MatMul", upsample, h_Blz), perm=[0, 2, 1])
     h_BzPP = g.op("Reshape", h_BzN, g.const([0, z, P, P]))
     half = g.const([PHI_RATIO], "float32")
@@ -137,6 +137,11 @@ def _codebook_step(g: GraphBuilder, spec: ModelSpec, d: Dimensions, tokens_Bl: s
     shape = g.op("Concat", g.shape(pooled_Blz, 0, 2), g.const([spec.var.width]), axis=0)
     placed = g.op("Add", g.op("Reshape", words, shape), position)
     g.output(g.op("Concat", placed, placed, axis=0), "token_map_next", "float32", [d.R, d.l_next, spec.var.width])
+
+
+def _entries(g: GraphBuilder, tokens_Bl: str) -> str:
+    """Codebook entries [B, l] to look up: entry 0 for a token −1, so that the rest of the batch goes on."""
+    return g.op("Where", g.op("Less", tokens_Bl, g.const([0])), g.const([0]), tokens_Bl)
 
 
 def _selected_phi(g: GraphBuilder, spec: ModelSpec, h_BzPP: str, select_F: str) -> str:

@@ -37,7 +37,10 @@ class StepInputs:
 
 @dataclass(frozen=True)
 class StepOutputs:
-    """The tokens drawn and what the next step starts from; the last two only when traced."""
+    """The tokens drawn (−1 from logits that are not finite) and what the next step starts from.
+
+    The last two only when traced.
+    """
 
     tokens_Bl: IntArray
     f_hat_BzPP: FloatArray
@@ -61,7 +64,7 @@ class Request:
 class Drawing:
     """A batch: tokens of every scale, latent, images and, when traced, logits and saliency of every scale.
 
-    `finite` says after every scale which latents are finite.
+    A token is −1 where its logits were not finite. `finite` says after every scale which latents are finite.
     """
 
     tokens: tuple[IntArray, ...]

@@ -1,19 +1,21 @@
 """The README.md of a dataset: what it holds, how it was made, how to load it, what a label means."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hieramp.runtime.catalogue import ClassEntry
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.recipe import Recipe
+from hieramp.runtime.redrawn import Redrawn
 from hieramp.runtime.writers.layouts import LAYOUTS
 
 _MOST_CLASSES = 50
 _ORIGINS = ("No picture is a photograph.", "Every picture keeps a part of one that was given; the rest is drawn.")
+_MOST_REDRAWN = 50
 
 
 def card_text(plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry], contact_sheet: str, unit_count: int,
-              agreement: float | None = None) -> str:
+              agreement: float | None = None, redrawn: Mapping[int, Redrawn] | None = None) -> str:
     """Markdown with the header that Hugging Face reads; it holds no date, so that equal datasets have equal cards."""
     layout, name = LAYOUTS[recipe.layout], plan.manifest.name
     loading = layout.loading.replace("FIRST", f"{0:06d}").replace("LAST", f"{unit_count - 1:06d}")
@@ -27,6 +29,7 @@ def card_text(plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry], contact
         "## Labels", _labels(classes),
         *(["## Soft labels", _soft_labels(recipe, agreement, layout.soft_loading)] if agreement is not None else []),
         "## Settings", _settings(plan, recipe),
+        *(["## Drawn in a safer precision", _redrawn(recipe, classes, redrawn)] if redrawn else []),
         "## Licence", _licence(plan),
     ]
     return "\n\n".join(parts) + "\n"
@@ -69,6 +72,19 @@ def _settings(plan: Plan, recipe: Recipe) -> str:
         ("format", recipe.layout), *([("pictures a file", recipe.shard_size)] if recipe.shard_size else []),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _redrawn(recipe: Recipe, classes: Sequence[ClassEntry], redrawn: Mapping[int, Redrawn]) -> str:
+    """The pictures that are not what the settings above would draw again."""
+    listed = [redrawn[number] for number in sorted(redrawn)]
+    rows = [f"| {_cell(classes[recipe.batches.label(one.number)].name)} | {one.index} | {one.precision} "
+            f"| `{one.safer_plan}` | {one.safer_precision} | `{one.safer_plan_sha256}` |" for one in listed]
+    more = [f"\n{len(rows) - _MOST_REDRAWN} more are in `dataset.json`."] if len(rows) > _MOST_REDRAWN else []
+    return "\n".join([
+        "These came out with NaN or infinity, and were drawn again by another plan of the same model.\n",
+        "| class | index | precision | drawn by | in | SHA-256 of its manifest |", "|---|---|---|---|---|---|",
+        *rows[:_MOST_REDRAWN], *more,
+    ])
 
 
 def _licence(plan: Plan) -> str:

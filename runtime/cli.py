@@ -63,6 +63,8 @@ def _to_shard(context: click.Context, parameter: click.Parameter, text: str) -> 
 @click.option("--threads", type=click.IntRange(1, 4096), help="Threads of the CPU.  [default: the cores there are]")
 @click.option("--compute", type=click.Choice(list(COMPUTE_TYPES)), default="f32", show_default=True,
               help="bf16: OpenVINO computes in bfloat16 on processors that can; faster, and other draws.")
+@click.option("--safer-plan", type=FOLDER, metavar="PLAN",
+              help="The same model in a safer precision, which draws a picture again that has NaN or infinity.")
 @click.option("--verify", is_flag=True, help="Hash every file of the plan again, also those known to be unchanged.")
 @click.option("--cfg", metavar="VALUES", callback=_to_values,
               help=f"Classifier-free guidance: {_STAGES}.")
@@ -130,9 +132,10 @@ def _in_words(report: Report) -> str:
     of = f"{report.pictures} pictures of {report.classes} classes in {report.out}"
     if not report.drawn:
         return f"{of}: complete already, nothing to do"
+    safer = f", {report.redrawn} of them by the safer plan" if report.redrawn else ""
     speed = f"({report.drawn} drawn in {report.seconds:.1f} s, {report.images_per_second:.1f} images/s)"
     last = f"contact sheet: {report.contact_sheet}" if report.contact_sheet else _ABOUT_SHARDS
-    return f"{of} {speed}\n{_about_teacher(report)}{last}"
+    return f"{of}{safer} {speed}\n{_about_teacher(report)}{last}"
 
 
 def _about_teacher(report: Report) -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from hieramp.runtime.durable import make_folders, remove, scratch_of, sync_folde
 from hieramp.runtime.errors import OutputError
 from hieramp.runtime.manifest import is_plain_name
 from hieramp.runtime.recipe import Recipe, differences
+from hieramp.runtime.redrawn import Redrawn, from_json, to_json
+from hieramp.runtime.schema import SchemaError
 from hieramp.runtime.versions import computing_versions, version_of
 from hieramp.runtime.writers.layouts import LAYOUTS
 from hieramp.runtime.writers.picture_folder import SOFT_STORED
@@ -60,19 +62,37 @@ def claim_folder(folder: Path, recipe: Recipe, shard: Shard, overwrite: bool = F
         _remove_dataset(folder)
 
 
-def write_start(folder: Path, recipe: Recipe, classes: Sequence[ClassEntry], shard: Shard) -> None:
+def read_redrawn(folder: Path, recipe: Recipe) -> dict[int, Redrawn]:
+    """The pictures of this recipe that a safer plan drew, by the records of the dataset and of its shards."""
+    redrawn: dict[int, Redrawn] = {}
+    for path, record in _records(folder).items():
+        try:
+            redrawn |= {} if differences(record, recipe.to_json()) else from_json(record.get("redrawn", []))
+        except SchemaError as error:
+            raise OutputError(f"{path} is damaged ({error}); choose another --out") from None
+    return redrawn
+
+
+def write_start(folder: Path, recipe: Recipe, classes: Sequence[ClassEntry], shard: Shard,
+                redrawn: Mapping[int, Redrawn]) -> None:
     """Write a record that says the dataset is not complete, first of all, and the class list.
 
     Only then are the records of a dataset that was replaced removed.
     """
     make_folders([folder])
-    write_if_new(_record(recipe, complete=False), folder / record_name(shard))
+    write_redrawn(folder, recipe, shard, redrawn)
     for path in _other_records(folder, recipe):
         remove(path)
     write_if_new(_class_list(classes), folder / CLASSES, "" if shard.is_whole else f".{shard.index}-of-{shard.count}")
 
 
-def write_end(folder: Path, recipe: Recipe, shard: Shard, agreement: float | None = None) -> None:
+def write_redrawn(folder: Path, recipe: Recipe, shard: Shard, redrawn: Mapping[int, Redrawn]) -> None:
+    """Say in the record of an incomplete dataset, or shard, what a safer plan drew, before those pictures are there."""
+    write_if_new(_record(recipe, False, redrawn), folder / record_name(shard))
+
+
+def write_end(folder: Path, recipe: Recipe, shard: Shard, redrawn: Mapping[int, Redrawn],
+              agreement: float | None = None) -> None:
     """Mark the dataset, or the shard, complete; a whole dataset needs no records of shards any more.
 
     `agreement` is the share of its pictures that the teacher calls by the class they were drawn as.
@@ -81,7 +101,7 @@ def write_end(folder: Path, recipe: Recipe, shard: Shard, agreement: float | Non
         leftovers = f".{CLASSES}.*.partial", f".{_SHARD_RECORDS}.partial"  # of shards killed as they began
         for path in [path for pattern in (_SHARD_RECORDS, *leftovers) for path in folder.glob(pattern)]:
             remove(path)
-    write_text(_record(recipe, complete=True, agreement=agreement), folder / record_name(shard))
+    write_text(_record(recipe, True, redrawn, agreement), folder / record_name(shard))
 
 
 def record_name(shard: Shard) -> str:
@@ -101,11 +121,13 @@ def recorded_agreement(folder: Path) -> float | None:
     return share if isinstance(share, float) else None
 
 
-def _record(recipe: Recipe, complete: bool, agreement: float | None = None) -> str:
+def _record(recipe: Recipe, complete: bool, redrawn: Mapping[int, Redrawn], agreement: float | None = None) -> str:
+    """A dataset that its plan drew alone has no list of pictures drawn again."""
     record = {"format": FORMAT, "format_version": 1, "complete": complete, **recipe.to_json(),
               "pictures": recipe.batches.pictures, "versions": _versions(recipe.layout)}
     if agreement is not None:
         record["teacher_agreement"] = agreement
+    record |= {"redrawn": to_json(redrawn)} if redrawn else {}
     return json.dumps(record, indent=1) + "\n"
 
 

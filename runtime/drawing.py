@@ -7,7 +7,8 @@ import numpy as np
 
 from hieramp.runtime.backend import Backend, CacheT, Drawing, FloatArray, IntArray, Request
 from hieramp.runtime.errors import NotFiniteError, PlanError, SettingsError
-from hieramp.runtime.manifest import ModelShape
+from hieramp.runtime.fault import Fault, describe
+from hieramp.runtime.manifest import Manifest, ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Settings
 from hieramp.runtime.uniforms import INDEX_LIMIT, SEED_LIMIT, token_uniforms
@@ -56,17 +57,29 @@ def draw_pictures(backend: Backend[CacheT], plan: Plan, settings: Settings, keys
 def draw_keys(backend: Backend[CacheT], plan: Plan, settings: Settings, keys: Sequence[PictureKey], *, seed: int,
               batch_size: int, cache: CacheT | None = None, trace: bool = False,
               forced_L: IntArray | None = None) -> list[Picture]:
-    """Draw one batch of at most `batch_size` pictures, filled up with repeats to that size.
+    """Draw one batch of at most `batch_size` pictures; raises NotFiniteError where one of them is not finite.
 
     `forced_L` holds tokens that all of them keep, −1 where each is to draw its own.
     """
+    outcomes = try_keys(backend, plan, settings, keys, seed=seed, batch_size=batch_size, cache=cache, trace=trace,
+                        forced_L=forced_L)
+    pictures = [outcome for outcome in outcomes if isinstance(outcome, Picture)]
+    if faults := [outcome for outcome in outcomes if isinstance(outcome, Fault)]:
+        raise NotFiniteError(describe(faults), pictures)
+    return pictures
+
+
+def try_keys(backend: Backend[CacheT], plan: Plan, settings: Settings, keys: Sequence[PictureKey], *, seed: int,
+             batch_size: int, cache: CacheT | None = None, trace: bool = False,
+             forced_L: IntArray | None = None) -> list[Picture | Fault]:
+    """Draw one batch, filled up with repeats to its size: every picture, or its fault where it is not finite."""
     labels_B, uniforms_BL = batch_inputs(_filled(keys, batch_size), plan.manifest.model, seed)
     forced_BL = None if forced_L is None else np.tile(forced_L, (batch_size, 1))
     drawing = draw_batch(backend, plan, settings, labels_B, uniforms_BL, forced_BL=forced_BL, cache=cache, trace=trace)
-    _check_finite(drawing, keys, seed, plan.manifest.precision)
     tokens_BL = np.concatenate(drawing.tokens, axis=1)
-    return [Picture(key, tokens_BL[row], drawing.image_B3SS[row], _saliency_of(drawing, row, batch_size))
-            for row, key in enumerate(keys)]
+    faults = [_fault(drawing, row, key, seed, plan.manifest) for row, key in enumerate(keys)]
+    return [fault or Picture(key, tokens_BL[row], drawing.image_B3SS[row], _saliency_of(drawing, row, batch_size))
+            for row, (key, fault) in enumerate(zip(keys, faults, strict=True))]
 
 
 def draw_batch(backend: Backend[CacheT], plan: Plan, settings: Settings, labels_B: IntArray, uniforms_BL: FloatArray, *,
@@ -120,16 +133,23 @@ def _saliency_of(drawing: Drawing, row: int, batch: int) -> tuple[FloatArray, ..
     return tuple(saliency_ARl[:, [row, batch + row]] for saliency_ARl in drawing.saliency)
 
 
-def _check_finite(drawing: Drawing, keys: Sequence[PictureKey], seed: int, precision: str) -> None:
-    """Raise NotFiniteError for the first picture with NaN or infinity, naming the scale it came from."""
-    for row, key in enumerate(keys):
-        scales = [scale for scale, finite_B in enumerate(drawing.finite) if not finite_B[row]]
-        if scales or not np.isfinite(drawing.image_B3SS[row]).all():
-            where = f"the latent of scale {scales[0]}" if scales else "the decoded image"
-            raise NotFiniteError(
-                f"picture {key.index} of class {key.label} (seed {seed}) is not finite: NaN or infinity in {where}, "
-                f"precision {precision}; try smaller --cfg and --beta, or a plan exported with --precision fp32"
-            )
+def _fault(drawing: Drawing, row: int, key: PictureKey, seed: int, manifest: Manifest) -> Fault | None:
+    """What is not finite first about a picture, if anything is."""
+    found = _not_finite(drawing, row, manifest.model.vocab_size)
+    return Fault(key.label, key.index, seed, *found, manifest.precision) if found else None
+
+
+def _not_finite(drawing: Drawing, row: int, vocab_size: int) -> tuple[str, int | None] | None:
+    """Place and scale where NaN or infinity came in.
+
+    Of logits that are not finite the sampler makes a token −1, in plans of earlier versions one past the codebook.
+    """
+    for scale, tokens_Bl in enumerate(drawing.tokens):
+        if not ((tokens_Bl[row] >= 0) & (tokens_Bl[row] < vocab_size)).all():
+            return "logits", scale
+        if drawing.finite and not drawing.finite[scale][row]:
+            return "latent", scale
+    return None if np.isfinite(drawing.image_B3SS[row]).all() else ("decoded image", None)
 
 
 def _check_batch(model: ModelShape, labels_B: IntArray, uniforms_BL: FloatArray, forced_BL: IntArray) -> None:

@@ -1,5 +1,8 @@
 """Errors a user can cause, each naming the value at fault and the way out; a command prints one as a single line."""
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class HierampError(Exception):
     """Base of the errors a command reports on one line; `exit_code` 2 means that the request cannot be met."""
@@ -38,7 +41,11 @@ class RunError(HierampError):
 
 
 class NotFiniteError(RunError):
-    """A latent or image that holds NaN or infinity."""
+    """Logits, a latent or an image with NaN or infinity; `others` are the pictures of the batch without."""
+
+    def __init__(self, message: str, others: Sequence[Any] = ()):
+        super().__init__(message)
+        self.others = tuple(others)
 
 
 class StoppedError(HierampError):

@@ -9,17 +9,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from hieramp.runtime.backend_choice import Needs, choose_backend
+from hieramp.runtime.backend_choice import Choice, Needs, choose_backend
 from hieramp.runtime.backends import open_choice
 from hieramp.runtime.batches import Shard
 from hieramp.runtime.edit import Edit, forced_tokens
-from hieramp.runtime.errors import PlanError
+from hieramp.runtime.errors import NotFiniteError, PlanError
 from hieramp.runtime.loaded_plan import LoadedPlan
 from hieramp.runtime.painter import Painter
 from hieramp.runtime.plan import Plan, shipped_plan
 from hieramp.runtime.recipe import resolve_recipe, with_edit
 from hieramp.runtime.record import Record
+from hieramp.runtime.safer import open_safer
 from hieramp.runtime.schedule import Overrides
+from hieramp.runtime.second_try import Attempt, SecondTry
 from hieramp.runtime.surroundings import survey
 
 ItemT = TypeVar("ItemT")
@@ -29,17 +31,20 @@ _log = logging.getLogger(__name__)
 def generate(plan: Plan | Path | str | None = None, *, classes: str | None = None, ipc: int = 10, seed: int = 0,
              batch_size: int | None = None, backend: str = "auto", provider: str | None = None,
              threads: int | None = None, overrides: Overrides | None = None, save_size: int | None = None,
-             shard: Shard | None = None, edit: Edit | None = None, saliency: bool = False) -> Iterator[Record]:
+             shard: Shard | None = None, edit: Edit | None = None, saliency: bool = False,
+             safer_plan: Path | str | None = None) -> Iterator[Record]:
     """Draw pictures lazily, class by class, a batch at a time; arguments as of the options of hieramp-run.
 
     The plan defaults to the shipped one. All pictures keep what an `edit` says. `saliency` adds the saliency maps and
-    needs a plan with trace outputs. Raises a HierampError at once where the pictures cannot be drawn. The plan is
-    loaded at the first picture and freed after the last, or by `close()`. An iterator belongs to one thread; several
-    may run in several threads.
+    needs a plan with trace outputs. `safer_plan`, the same model in a safer precision, draws a picture again that comes
+    out with NaN or infinity; else NotFiniteError is raised after the other pictures of its batch. Raises a HierampError
+    at once where the pictures cannot be drawn. The plan is loaded at the first picture and freed after the last, or by
+    `close()`. An iterator belongs to one thread; several may run in several threads.
     """
     return iter(GeneratedDataset[Record](
         plan, classes=classes, ipc=ipc, seed=seed, batch_size=batch_size, backend=backend, provider=provider,
         threads=threads, overrides=overrides, save_size=save_size, shard=shard, edit=edit, saliency=saliency,
+        safer_plan=safer_plan,
     ))
 
 
@@ -55,8 +60,9 @@ class GeneratedDataset(Generic[ItemT]):
                  seed: int = 0, batch_size: int | None = None, backend: str = "auto", provider: str | None = None,
                  threads: int | None = None, overrides: Overrides | None = None, save_size: int | None = None,
                  shard: Shard | None = None, edit: Edit | None = None, saliency: bool = False,
-                 transform: Callable[[Record], ItemT] | None = None):
+                 transform: Callable[[Record], ItemT] | None = None, safer_plan: Path | str | None = None):
         self._plan = plan if isinstance(plan, Plan) else Plan.open(plan or shipped_plan())
+        self._safer = None if safer_plan is None else open_safer(safer_plan, self._plan, saliency=saliency)
         if saliency:
             _check_saliency(self._plan)
         recipe, self.classes = resolve_recipe(
@@ -66,6 +72,7 @@ class GeneratedDataset(Generic[ItemT]):
         model = self._plan.manifest.model
         forced_L = None if edit is None else forced_tokens(edit, model)
         needs = Needs(recipe.batch_size, recipe.settings.top_k)
+        self._wanted = (backend, provider)
         self._choice = choose_backend(backend, provider, survey(self._plan), needs)
         recipe = replace(recipe, backend=self._choice.backend, provider=self._choice.provider)
         self._recipe = with_edit(recipe, forced_L, model)
@@ -92,14 +99,20 @@ class GeneratedDataset(Generic[ItemT]):
         with ExitStack() as stack:
             painter = self._load(stack)
             for batch in self._batches():
-                yield from map(self._item, painter.paint(batch))
+                try:
+                    records = painter.paint(batch)
+                except NotFiniteError as error:
+                    yield from map(self._item, error.others)
+                    raise
+                yield from map(self._item, records)
 
     def __getitem__(self, index: int) -> ItemT:
         """The picture at a position; IndexError ends a loop over positions."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"picture {index} of {len(self)}")
         batch, place = self._place(index % len(self))
-        return self._item(self._loaded.records(batch, self._load)[place])
+        number = self._recipe.batches.numbers(batch)[place]
+        return self._item(self._loaded.record(batch, number, self._load))
 
     def __getitems__(self, indices: Sequence[int]) -> list[ItemT]:
         """What a DataLoader asks a worker for: pictures of a batch are drawn together."""
@@ -131,9 +144,23 @@ class GeneratedDataset(Generic[ItemT]):
         return self._transform(record) if self._transform else record  # type: ignore[return-value]
 
     def _load(self, stack: ExitStack) -> Painter[Any]:
-        _log.debug("loading plan %s: %s", self._plan.folder, self._choice.sentence)
-        backend = stack.enter_context(open_choice(self._plan, self._choice, self._threads))
-        return Painter(backend, self._plan, self._recipe, self.classes, self._saliency)
+        second_try = stack.enter_context(self._second_try(self._safer)) if self._safer else None
+        return self._painter(self._plan, self._choice, stack, second_try)
+
+    def _second_try(self, safer: Plan) -> SecondTry:
+        needs = Needs(self._recipe.batch_size, self._recipe.settings.top_k)
+        choice = choose_backend(*self._wanted, survey(safer), needs)
+
+        def load(stack: ExitStack) -> Attempt:
+            return self._painter(safer, choice, stack).attempt
+
+        return SecondTry(safer, load, f"{choice.backend} ({choice.provider})")
+
+    def _painter(self, plan: Plan, choice: Choice, stack: ExitStack,
+                 second_try: SecondTry | None = None) -> Painter[Any]:
+        _log.debug("loading plan %s: %s", plan.folder, choice.sentence)
+        backend = stack.enter_context(open_choice(plan, choice, self._threads))
+        return Painter(backend, plan, self._recipe, self.classes, self._saliency, second_try)
 
 
 def _check_saliency(plan: Plan) -> None:

@@ -4,7 +4,7 @@ import errno
 import io
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -26,15 +26,17 @@ from hieramp.runtime.dataset import (
     check_writable,
     claim_folder,
     is_marked_complete,
+    read_redrawn,
     record_name,
     recorded_agreement,
     write_end,
+    write_redrawn,
     write_start,
 )
 from hieramp.runtime.durable import make_folders, write_text
 from hieramp.runtime.edit import Edit, forced_tokens
 from hieramp.runtime.edit_files import read_edit
-from hieramp.runtime.errors import RunError, SettingsError, StoppedError, TeacherError
+from hieramp.runtime.errors import NotFiniteError, RunError, SettingsError, StoppedError, TeacherError
 from hieramp.runtime.images import save_png
 from hieramp.runtime.lock import held
 from hieramp.runtime.pipeline import write_units
@@ -42,6 +44,8 @@ from hieramp.runtime.plan import Plan, shipped_plan
 from hieramp.runtime.progress import Observer, Progress
 from hieramp.runtime.recipe import Recipe, resolve_recipe, with_edit
 from hieramp.runtime.record import Record
+from hieramp.runtime.redrawn import Redrawn
+from hieramp.runtime.safer import open_safer
 from hieramp.runtime.schedule import Overrides
 from hieramp.runtime.signals import Stop, never
 from hieramp.runtime.soft_labels import agreement, looks_wrong
@@ -88,6 +92,7 @@ class Job:
     edit_mask: Path | None = None
     keep_scales: int | None = None
     save_tokens: bool = False
+    safer_plan: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ class Report:
     """What a folder holds after a run; `drawn` counts the pictures that this run drew, in `seconds`.
 
     `teacher_agreement` is the share of a whole dataset's pictures that the teacher calls by their class.
+    `redrawn` counts those of the folder that a safer plan drew.
     """
 
     plan: str
@@ -107,6 +113,7 @@ class Report:
     backend: str
     backend_choice: str
     teacher_agreement: float | None = None
+    redrawn: int = 0
 
     @property
     def images_per_second(self) -> float:
@@ -132,14 +139,26 @@ class _Run:
     def is_written(self, unit: Unit) -> bool:
         return all(map(is_there, self.writer.files(unit)))
 
+    def has_picture(self, number: int) -> bool:
+        """Whether the file that holds it is there, which is then left as it is."""
+        unit = number // self.target.pictures_a_unit
+        return self.is_written(Unit(unit, self.target.unit_count, range(0), range(number, number + 1)))
+
     def pictures(self) -> int:
         return sum(len(unit.pictures) for unit in self.units())
+
+    def redrawn(self) -> dict[int, Redrawn]:
+        """Its pictures that a safer plan drew, as the folder's records say."""
+        redrawn = read_redrawn(self.job.out, self.recipe)
+        own = {number for unit in self.units() for number in unit.pictures} if redrawn else set()
+        return {number: picture for number, picture in redrawn.items() if number in own}
 
     def report(self, drawn: int, seconds: float) -> Report:
         sheet = self.job.out / CONTACT_SHEET if self.job.shard.is_whole else None
         name = self.plan.manifest.name
         return Report(name, self.job.out, sheet, self.pictures(), len(self.classes), drawn, seconds,
-                      self.choice.backend, self.choice.sentence, recorded_agreement(self.job.out) if sheet else None)
+                      self.choice.backend, self.choice.sentence, recorded_agreement(self.job.out) if sheet else None,
+                      len(self.redrawn()))
 
 
 def run_job(job: Job, observers: Sequence[Observer] = (), stop: Stop = never,
@@ -155,7 +174,8 @@ def run_job(job: Job, observers: Sequence[Observer] = (), stop: Stop = never,
         plan, classes=job.classes, ipc=job.ipc, seed=job.seed, batch_size=job.batch_size, overrides=job.overrides,
         save_size=job.save_size, compute=job.compute,
     )
-    with _workplace(job, plan, stop) as place:
+    safer = _safer_plan(job, plan)
+    with _workplace(job, plan, safer, stop) as place:
         choice = place.choose(Needs(recipe.batch_size, recipe.settings.top_k))
         run = _decide(job, plan, recipe, classes, choice)
         if _is_complete(run):
@@ -163,16 +183,25 @@ def run_job(job: Job, observers: Sequence[Observer] = (), stop: Stop = never,
             _tell(observers, Progress(run.pictures(), run.pictures(), 0, 0.0, complete=True))
             return run.report(0, 0.0)
         check_writable(job.out)
-        plan.verify(None if job.verify else default_memory())
+        for needed in (plan, *([safer] if safer else [])):
+            needed.verify(None if job.verify else default_memory())
         with place.open(run.recipe, run.classes, choice, say) as studio:
             progress = _make(run, studio, observers, stop, say)
     return run.report(progress.drawn, progress.seconds)
 
 
-def _workplace(job: Job, plan: Plan, stop: Stop) -> AbstractContextManager[Workplace]:
+def _safer_plan(job: Job, plan: Plan) -> Plan | None:
+    if job.safer_plan is None:
+        return None
+    if job.ray is not None:
+        raise SettingsError("--safer-plan does not go with --ray: leave out one of them")
+    return open_safer(job.safer_plan, plan, verify=False)
+
+
+def _workplace(job: Job, plan: Plan, safer: Plan | None, stop: Stop) -> AbstractContextManager[Workplace]:
     wishes = Wishes(job.backend, job.provider, job.threads, job.compute)
     if job.ray is None:
-        return nullcontext(ThisProcess(plan, wishes))
+        return nullcontext(ThisProcess(plan, wishes, safer))
     from hieramp.runtime.distributed.workplace import ray_workplace
 
     return ray_workplace(job.ray, plan, wishes, stop)
@@ -224,11 +253,11 @@ def _make(run: _Run, studio: Studio, observers: Sequence[Observer], stop: Stop, 
         with held(job.out, shared=not job.shard.is_whole):
             claim_folder(job.out, run.recipe, job.shard, job.overwrite)
             say(run.choice.sentence)
-            write_start(job.out, run.recipe, run.classes, job.shard)
+            write_start(job.out, run.recipe, run.classes, job.shard, redrawn := run.redrawn())
             with held(job.out / record_name(job.shard)):  # against the same shard, which shares the folder
                 make_folders(run.writer.folders())
-                progress = _draw(run, studio, observers, stop)
-                _finish(run, say)
+                progress = _draw(run, studio, redrawn, observers, stop)
+                _finish(run, redrawn, say)
         progress = replace(progress, complete=True)
         _tell(observers, progress)
     return progress
@@ -242,8 +271,9 @@ def _is_complete(run: _Run) -> bool:
             and all(map(run.is_written, run.units())))
 
 
-def _draw(run: _Run, studio: Studio, observers: Sequence[Observer], stop: Stop) -> Progress:
-    """Draw and write the units that are not there."""
+def _draw(run: _Run, studio: Studio, redrawn: dict[int, Redrawn], observers: Sequence[Observer],
+          stop: Stop) -> Progress:
+    """Draw and write the units that are not there; `redrawn` is kept up to date."""
     todo = [unit for unit in run.units() if not run.is_written(unit)]
     total, left = run.pictures(), sum(len(unit.pictures) for unit in todo)
     _log.info("%d of %d pictures are to be drawn into %s", left, total, run.job.out)
@@ -251,24 +281,48 @@ def _draw(run: _Run, studio: Studio, observers: Sequence[Observer], stop: Stop) 
 
     def goes_on(batch: int, pictures: int) -> bool:
         nonlocal progress
+        again = tuple(redrawn[number] for number in run.recipe.batches.numbers(batch) if number in redrawn)
         progress = replace(progress, done=progress.done + pictures, drawn=progress.drawn + pictures,
-                           seconds=time.perf_counter() - began, batch=batch, worker=studio.worker(batch))
+                           seconds=time.perf_counter() - began, batch=batch, worker=studio.worker(batch),
+                           redrawn=progress.redrawn + len(again), again=again)
         _tell(observers, progress)
         return progress.done == total or stop() is None
 
     _tell(observers, progress)
     studio.expect([batch for unit in todo for batch in unit.batches])
-    write_units(run.writer, todo, partial(_paint, studio, run.teacher), goes_on)
+    write_units(run.writer, todo, partial(_paint, run, studio, redrawn), goes_on)
     if progress.done < total and (number := stop()) is not None:
         raise StoppedError(f"stopped by {Signals(number).name} with {progress.done} of {total} pictures drawn; "
                            "give the same command again to continue", 128 + number)
-    return replace(progress, seconds=time.perf_counter() - began, batch=None, worker=None)
+    return replace(progress, seconds=time.perf_counter() - began, batch=None, worker=None, again=())
 
 
-def _paint(studio: Studio, teacher: Teacher | None, batch: int) -> Sequence[Record]:
-    """The pictures of a batch, with soft labels where there is a teacher."""
-    records = studio.paint(batch)
-    if teacher is None:
+def _paint(run: _Run, studio: Studio, redrawn: dict[int, Redrawn], batch: int) -> Sequence[Record]:
+    """The pictures of a batch, noted and with soft labels where there is a teacher."""
+    try:
+        records = studio.paint(batch)
+    except NotFiniteError as error:
+        _note(run, redrawn, error.others)
+        raise NotFiniteError(str(error), _labelled(run.teacher, error.others)) from error
+    _note(run, redrawn, records)
+    return _labelled(run.teacher, records)
+
+
+def _note(run: _Run, redrawn: dict[int, Redrawn], records: Iterable[Record]) -> None:
+    """Say in the record what a safer plan drew, before any of it is written."""
+    before = dict(redrawn)
+    for record in records:
+        if run.has_picture(record.number):
+            continue
+        redrawn.pop(record.number, None)
+        redrawn.update({record.number: record.redrawn} if record.redrawn else {})
+    if redrawn != before:
+        write_redrawn(run.job.out, run.recipe, run.job.shard, redrawn)
+
+
+def _labelled(teacher: Teacher | None, records: Sequence[Record]) -> Sequence[Record]:
+    """With soft labels where there is a teacher."""
+    if teacher is None or not records:
         return records
     logits_BV = teacher.logits(np.stack([record.image_SS3 for record in records]))
     return [replace(record, soft_V=soft_V) for record, soft_V in zip(records, logits_BV, strict=True)]
@@ -279,14 +333,14 @@ def _tell(observers: Iterable[Observer], progress: Progress) -> None:
         observer(progress)
 
 
-def _finish(run: _Run, say: Say) -> None:
+def _finish(run: _Run, redrawn: Mapping[int, Redrawn], say: Say) -> None:
     """Contact sheet and card of a whole dataset, then the record that says it is complete, last of all."""
     job, share = run.job, _agreement(run, say) if run.teacher and run.job.shard.is_whole else None
     if job.shard.is_whole:
         save_png(draw_contact_sheet(_thumbnails(run)), job.out / CONTACT_SHEET)
-        card = card_text(run.plan, run.recipe, run.classes, CONTACT_SHEET, run.target.unit_count, share)
+        card = card_text(run.plan, run.recipe, run.classes, CONTACT_SHEET, run.target.unit_count, share, redrawn)
         write_text(card, job.out / CARD)
-    write_end(job.out, run.recipe, job.shard, share)
+    write_end(job.out, run.recipe, job.shard, redrawn, share)
 
 
 def _agreement(run: _Run, say: Say) -> float:

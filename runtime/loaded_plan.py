@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
+from hieramp.runtime.errors import NotFiniteError
 from hieramp.runtime.painter import Painter
 from hieramp.runtime.record import Record
 
@@ -16,17 +17,30 @@ class LoadedPlan:
         self._stack = ExitStack()
         self._painter: Painter[Any] | None = None
         self._batch, self._records = -1, list[Record]()
+        self._error = ""
         self._process = os.getpid()
         self._inherited: list[object] = []
 
-    def records(self, batch: int, load: Callable[[ExitStack], Painter[Any]]) -> list[Record]:
-        """The pictures of a batch, drawn unless it is the batch of the last request."""
+    def record(self, batch: int, number: int, load: Callable[[ExitStack], Painter[Any]]) -> Record:
+        """A picture of a batch, which is drawn unless it is that of the last request.
+
+        Raises NotFiniteError where this picture is not finite; the others of its batch can be had.
+        """
+        for record in self._drawn(batch, load):
+            if record.number == number:
+                return record
+        raise NotFiniteError(self._error, self._records)
+
+    def _drawn(self, batch: int, load: Callable[[ExitStack], Painter[Any]]) -> list[Record]:
         if self._process != os.getpid():
             self._leave_behind()
         if self._painter is None:
             self._painter = load(self._stack)
         if batch != self._batch:
-            self._records = self._painter.paint(batch)
+            try:
+                self._records = self._painter.paint(batch)
+            except NotFiniteError as error:
+                self._records, self._error = list(error.others), str(error)
             self._batch = batch
         return self._records
 

@@ -23,6 +23,7 @@ def metrics_text(progress: Progress, now: float) -> str:
         ("pictures", "Pictures that this run is to leave behind.", progress.total),
         ("pictures_done", "Pictures drawn by this run and earlier ones.", progress.done),
         ("pictures_drawn", "Pictures drawn by this run.", progress.drawn),
+        ("pictures_redrawn", "Pictures drawn by this run that a safer plan had to draw.", progress.redrawn),
         ("run_seconds", "Seconds since this run began to draw.", round(progress.seconds, 3)),
         ("images_per_second", "Pictures drawn per second by this run.", round(progress.images_per_second, 6)),
         ("complete", "1 once everything is written.", int(progress.complete)),

@@ -28,6 +28,7 @@ from hieramp.runtime.scales import ScaleConstants, load_scale_constants
 from hieramp.runtime.sessions import session_options
 from hieramp.runtime.steps import draw_by_steps
 
+_BEYOND_CODEBOOK = "indices element out of data bounds"
 _PIXELS_AT_ONCE = 256 * 256
 _CACHE_BYTES = 1 << 29
 
@@ -193,6 +194,9 @@ def _run(session: Any, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) ->
     try:
         run_bound(session, inputs, outputs)
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
+        if _BEYOND_CODEBOOK in str(error):
+            raise RunError("a picture of this batch has NaN or infinity in its logits, and this plan is too old to say "
+                           "which: export it again, or try smaller --cfg and --beta") from error
         raise RunError(f"ONNX Runtime failed: {error}; a smaller --batch-size needs less memory") from error
 
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 from PIL import Image
 
 from hieramp.runtime.batches import Unit
+from hieramp.runtime.errors import NotFiniteError
 from hieramp.runtime.images import png_bytes
 from hieramp.runtime.record import Record
 from hieramp.runtime.write_behind import WriteBehind
@@ -21,7 +22,8 @@ def write_units(writer: Writer, todo: Iterable[Unit], paint: Callable[[int], Seq
     """Draw and write units, in order, drawing in the calling thread.
 
     `goes_on(batch, pictures)` is asked after every batch; on False the units drawn so far are written, and one that is
-    not complete is discarded, as it is when anything fails.
+    not complete is discarded, as it is when anything fails. Where a picture is not finite the others of its batch are
+    written, as far as the layout keeps them, before its error is raised.
     """
     unfinished = deque[Sink](maxlen=_CALLS_BEHIND + 2)  # no unit further back can be unwritten
     try:
@@ -29,16 +31,28 @@ def write_units(writer: Writer, todo: Iterable[Unit], paint: Callable[[int], Seq
             for unit in todo:
                 unfinished.append(sink := writer.open(unit))
                 for batch in unit.batches:
-                    records = paint(batch)
+                    records, error = _painted(paint, batch)
                     behind(_add, sink, [encoders.submit(_encode, record) for record in records])
-                    if batch == unit.batches[-1]:
-                        behind(sink.commit)
-                    if not goes_on(batch, len(records)):
+                    if error or batch == unit.batches[-1]:
+                        behind(sink.keep if error else sink.commit)
+                    continues = goes_on(batch, len(records))
+                    if error:
+                        behind.wait()
+                        raise error
+                    if not continues:
                         return
     finally:
         for sink in unfinished:
             with suppress(OSError):  # a full disk may also refuse the end of the file that is thrown away
                 sink.discard()
+
+
+def _painted(paint: Callable[[int], Sequence[Record]], batch: int) -> tuple[Sequence[Record], NotFiniteError | None]:
+    """The pictures of a batch, and the error where that is not all of them."""
+    try:
+        return paint(batch), None
+    except NotFiniteError as error:
+        return error.others, error
 
 
 def _add(sink: Sink, waiting: "Sequence[Future[Encoded]]") -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hieramp.runtime.redrawn import Redrawn
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -22,7 +24,7 @@ class Progress:
     """Pictures of this run (of this shard, if it is one): all, done so far by this and earlier runs, drawn by this one.
 
     `batch` is the number of the batch just drawn, None at the start and at the end; `worker` drew it, None where this
-    process did.
+    process did. `redrawn` counts the pictures that a safer plan drew in this run, `again` are those of that batch.
     """
 
     total: int
@@ -32,6 +34,8 @@ class Progress:
     batch: int | None = None
     complete: bool = False
     worker: Worker | None = None
+    redrawn: int = 0
+    again: tuple[Redrawn, ...] = ()
 
     @property
     def images_per_second(self) -> float:

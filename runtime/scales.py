@@ -32,7 +32,7 @@ def load_scale_constants(plan: Plan) -> tuple[ScaleConstants, ...]:
     try:
         with safe_open(path, framework="np") as stored:
             return tuple(_load_scale(stored, model, scale) for scale in range(model.scale_count))
-    except (SafetensorError, PlanError) as error:
+    except (SafetensorError, OSError, PlanError) as error:
         raise PlanError(f"{path}: {error}; export the plan again") from None
 
 

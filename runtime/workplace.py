@@ -1,7 +1,7 @@
 """Where batches are drawn: in this process, or by workers elsewhere; a run is told apart by nothing else."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,6 +13,7 @@ from hieramp.runtime.plan import Plan
 from hieramp.runtime.progress import Worker
 from hieramp.runtime.recipe import Recipe
 from hieramp.runtime.record import Record
+from hieramp.runtime.second_try import Attempt, SecondTry
 from hieramp.runtime.surroundings import survey
 
 Say = Callable[[str], None]
@@ -78,11 +79,31 @@ class ThisProcess:
 
     plan: Plan
     wishes: Wishes
+    safer: Plan | None = None
 
     def choose(self, needs: Needs) -> Choice:
         return self.wishes.choose(self.plan, needs)
 
     @contextmanager
     def open(self, recipe: Recipe, classes: Sequence[ClassEntry], choice: Choice, say: Say) -> Iterator[Studio]:
-        with open_choice(self.plan, choice, self.wishes.threads, self.wishes.compute) as backend:
-            yield LocalStudio(Painter(backend, self.plan, recipe, classes))
+        with ExitStack() as stack:
+            second_try = self._second_try(self.safer, recipe, classes, choice) if self.safer else None
+            stack.enter_context(second_try or nullcontext())
+            threads, compute = self.wishes.threads, self.wishes.compute
+            backend = stack.enter_context(open_choice(self.plan, choice, threads, compute))
+            yield LocalStudio(Painter(backend, self.plan, recipe, classes, second_try=second_try))
+
+    def _second_try(self, safer: Plan, recipe: Recipe, classes: Sequence[ClassEntry], choice: Choice) -> SecondTry:
+        """Drawn in float32 where a run asks for a faster arithmetic."""
+        choice = safer_choice(safer, choice, Needs(recipe.batch_size, recipe.settings.top_k))
+
+        def load(stack: ExitStack) -> Attempt:
+            backend = stack.enter_context(open_choice(safer, choice, self.wishes.threads))
+            return Painter(backend, safer, recipe, classes).attempt
+
+        return SecondTry(safer, load, f"{choice.backend} ({choice.provider})")
+
+
+def safer_choice(safer: Plan, choice: Choice, needs: Needs) -> Choice:
+    """The provider of ONNX Runtime that draws the plan draws the safer one; beside engines it is what that one has."""
+    return choice if choice.engines is None else choose_backend("auto", None, survey(safer), needs)

@@ -24,14 +24,19 @@ class WriteBehind:
         while len(self._waiting) > self._most:
             self._waiting.popleft().result()
 
+    def wait(self) -> None:
+        """Wait until every call asked for was made."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
     def __enter__(self) -> "WriteBehind":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
         try:
-            while kind is None and self._waiting:
-                self._waiting.popleft().result()
+            if kind is None:
+                self.wait()
         finally:
             self._pool.shutdown(cancel_futures=True)
 

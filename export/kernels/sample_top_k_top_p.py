@@ -25,6 +25,8 @@ def sample_top_k_top_p_kernel(
     conditional = tl.load(conditional_ptr + offset, mask=is_entry, other=0.0).to(tl.float32)
     unconditional = tl.load(unconditional_ptr + offset, mask=is_entry, other=0.0).to(tl.float32)
     logits = tl.where(is_entry, conditional * (guidance + 1) - unconditional * guidance, -float("inf"))
+    # Of NaN no comparison holds, so this finds it together with both infinities.
+    strays = tl.max(tl.where(is_entry & ~(tl.abs(logits) < float("inf")), 1, 0))
     integers = ordered_integers(logits)
 
     kth = largest_threshold(integers, is_entry.to(tl.float32), tl.load(top_k_ptr).to(tl.float32))
@@ -40,6 +42,7 @@ def sample_top_k_top_p_kernel(
     cdf = tl.cumsum(weight, axis=0)
     target = tl.load(uniform_ptr + place) * tl.max(tl.where(weight > 0, cdf, 0.0))
     token = tl.min(tl.where((weight > 0) & (cdf > target), entry, VOCAB))
+    token = tl.where(strays > 0, -1, token)
     tl.store(token_ptr + place, token.to(tl.int64))
 
 

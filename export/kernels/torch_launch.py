@@ -40,8 +40,8 @@ def sample_top_k_top_p(
 ) -> Tensor:
     """Tokens [B, l], int64; guidance and top_p float32 [1], top_k int64 [1] on the device, uniforms float32 in [0, 1).
 
-    Up to 16,384 codebook entries, float16, bfloat16 or float32. Raises KernelError for other arguments. Semantics:
-    `hieramp.export.operators.sample_top_k_top_p`.
+    A token is −1 where NaN or infinity is among the guided logits. Up to 16,384 codebook entries, float16, bfloat16 or
+    float32. Raises KernelError for other arguments. Semantics: `hieramp.export.operators.sample_top_k_top_p`.
     """
     B, l, V = conditional_BlV.shape
     check(unconditional_BlV.shape == (B, l, V),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from hieramp.export.errors import ParityError
 from hieramp.export.parity.samples import Float64Array
 from hieramp.runtime.backend import IntArray
 
@@ -14,7 +15,10 @@ Usage = Callable[[Float64Array], Float64Array]
 
 
 def token_counts(tokens_Bl: IntArray, vocab_size: int) -> Float64Array:
-    """How often each picture of a batch uses each token, [B, V]."""
+    """How often each picture of a batch uses each token, [B, V]; raises ParityError where one has no token."""
+    if (tokens_Bl < 0).any():
+        raise ParityError("NaN or infinity in the logits of a picture: nothing can be said of its tokens; compare the "
+                          "plan with its reference first (hieramp-parity compare)")
     return np.stack([np.bincount(tokens_l, minlength=vocab_size) for tokens_l in tokens_Bl]).astype(np.float64)
 
 

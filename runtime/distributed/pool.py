@@ -13,7 +13,7 @@ from hieramp.runtime.distributed.ledger import Ledger
 from hieramp.runtime.distributed.shipment import Shipment
 from hieramp.runtime.distributed.slots import Slot
 from hieramp.runtime.distributed.worker import Brief
-from hieramp.runtime.errors import HierampError, RunError, StoppedError
+from hieramp.runtime.errors import HierampError, NotFiniteError, RunError, StoppedError
 from hieramp.runtime.progress import Worker
 from hieramp.runtime.recipe import Recipe
 from hieramp.runtime.record import Record
@@ -195,6 +195,8 @@ def check_stop(stop: Stop) -> None:
 
 def told_by(who: str, cause: BaseException) -> HierampError:
     """An error that a worker met, as this run's own: of the same kind where it is one of ours."""
+    if isinstance(cause, NotFiniteError):
+        return NotFiniteError(f"{who}: {cause}", cause.others)
     if isinstance(cause, HierampError) and not isinstance(cause, StoppedError):
         return type(cause)(f"{who}: {cause}")
     return RunError(f"{who} failed ({type(cause).__name__}: {_in_short(cause)}); what is written is whole, and the "

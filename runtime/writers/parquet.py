@@ -97,6 +97,9 @@ class ParquetSink:
         with replacing(self._path) as stream:
             pyarrow.parquet.write_table(table, stream, row_group_size=_ROWS_A_GROUP, compression="none")
 
+    def keep(self) -> None:
+        self.discard()
+
     def discard(self) -> None:
         self._rows.clear()
 

@@ -106,6 +106,12 @@ class FolderSink:
         sync_folders(path.parent for path in self._waiting)
         self._waiting.clear()
 
+    def keep(self) -> None:
+        if self._soft_path is None:
+            self.commit()
+        else:
+            self.discard()  # the file of soft labels has a row for every picture of the unit
+
     def discard(self) -> None:
         for path in self._waiting:
             remove(scratch_of(path))

@@ -84,6 +84,9 @@ class TarSink:
             self._tar.close()  # writes the end of the archive
         self._stack.close()
 
+    def keep(self) -> None:
+        self.discard()
+
     def discard(self) -> None:
         self._stack.__exit__(_Discarded, _Discarded(), None)
 

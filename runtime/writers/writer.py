@@ -59,6 +59,9 @@ class Sink(Protocol):
     def commit(self) -> None:
         """Give the unit's files their names."""
 
+    def keep(self) -> None:
+        """Give up the unit, one picture of which cannot be drawn, but keep the files that are whole without it."""
+
     def discard(self) -> None:
         """Remove what was not committed; may be called at any time, more than once."""
 

@@ -148,14 +148,31 @@ def test_tokens_are_drawn_by_inverse_cdf_over_the_kept_ones(
     assert compared > 70
 
 
-def test_a_token_that_cannot_be_is_never_drawn(run_model: Run) -> None:
-    """Minus infinity in the conditional logits, as a mask would put it there."""
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("half", ["conditional", "unconditional"])
+@pytest.mark.parametrize("t", [0.0, 2.0])
+def test_logits_that_are_not_finite_give_no_token(run_model: Run, value: float, half: str, t: float) -> None:
+    """Wherever the value is; t = 0 makes NaN of an infinity. The other places draw what they drew."""
     rng = np.random.default_rng(3)
-    conditional = rng.standard_normal((1, 200, 6)).astype(np.float32)
-    conditional[..., [0, 3, 5]] = -np.inf
-    uniform = np.concatenate([np.zeros(1), rng.random(198), [1 - 2.0**-24]]).astype(np.float32)[None]
-    tokens = run_sampler(run_model, conditional, np.zeros_like(conditional), 2.0, uniform, 6, 1.0)
-    assert set(tokens.ravel()) == {1, 2, 4}
+    logits = {name: rng.standard_normal((2, 24, 24)).astype(np.float32) for name in ("conditional", "unconditional")}
+    uniform = rng.random((2, 24), np.float32)
+    wanted = run_sampler(run_model, *logits.values(), t, uniform, 7, 0.9)
+    logits[half][0, range(24), range(24)] = value
+    tokens = run_sampler(run_model, *logits.values(), t, uniform, 7, 0.9)
+    np.testing.assert_array_equal(tokens, np.stack([np.full(24, -1), wanted[1]]))
+
+
+def test_infinities_that_cancel_give_no_token_and_large_logits_do(run_model: Run) -> None:
+    """Both infinities in a row, NaN in all of a row, and finite logits whose plain sum is beyond float32."""
+    logits = np.zeros((1, 4, 4096), np.float32)
+    logits[0, 0, :2], logits[0, 1], logits[0, 2], logits[0, 3] = (np.inf, -np.inf), np.nan, 3e38, -3e38
+    tokens = run_sampler(run_model, logits, np.zeros_like(logits), 0.0, np.zeros((1, 4), np.float32), 4096, 1.0)
+    assert tokens.tolist() == [[-1, -1, 0, 0]]
+
+
+def test_guidance_that_overflows_gives_no_token(run_model: Run) -> None:
+    logits = np.array([[[3e38, 0], [3e37, 0]]], np.float32)
+    assert run_sampler(run_model, logits, -logits, 4.0, np.zeros((1, 2), np.float32), 2, 1.0).tolist() == [[-1, 0]]
 
 
 def test_the_ends_of_the_uniforms_give_the_first_and_last_kept_token(run_model: Run) -> None:

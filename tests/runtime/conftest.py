@@ -1,6 +1,7 @@
 """A tiny plan whose graphs do recognisable arithmetic, so that every tensor can be followed from input to output."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -12,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from hieramp.runtime.manifest import (
     Amplification,
@@ -25,7 +26,7 @@ from hieramp.runtime.manifest import (
     TensorSpec,
     manifest_json,
 )
-from hieramp.runtime.plan import Plan, describe_member
+from hieramp.runtime.plan import Plan, describe_member, shipped_plan
 
 MODEL = ModelShape(
     patch_sides=(1, 2, 3, 4), vocab_size=8, z_channels=2, image_side=8, depth=2, width=8, heads=2, num_classes=4,
@@ -290,6 +291,25 @@ def teacher_says() -> Callable[..., np.ndarray]:
 def encoder_plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """The tiny plan with an encoder; not to be changed."""
     return Plan.open(write_plan(tmp_path_factory.mktemp("plans") / "tiny.plan", tiny_manifest(encoder=True)))
+
+
+@pytest.fixture
+def poisoned_plan(tmp_path: Path) -> Callable[[int, float], Plan]:
+    """Copies the shipped plan and puts a value, such as NaN, into its embedding of a class."""
+    def make(label: int, value: float) -> Plan:
+        folder = shutil.copytree(shipped_plan(), tmp_path / f"poisoned_{value}.plan")
+        weights = load_file(folder / "weights.safetensors")
+        data, table = (folder / "weights.safetensors").read_bytes(), weights["var.class_emb.weight"]
+        poisoned = table.copy()
+        poisoned[label] = value
+        assert data.count(table.tobytes()) == 1
+        (folder / "weights.safetensors").write_bytes(data.replace(table.tobytes(), poisoned.tobytes()))
+        manifest = Plan.open(folder, verify=False).manifest
+        members = manifest.members | {"weights.safetensors": describe_member(folder / "weights.safetensors")}
+        (folder / "manifest.json").write_text(manifest_json(replace(manifest, members=members)))
+        return Plan.open(folder)
+
+    return make
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from hieramp.runtime.card import card_text
 from hieramp.runtime.manifest import ClassList
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.recipe import resolve_recipe
+from hieramp.runtime.redrawn import Redrawn
 from hieramp.runtime.writers.layouts import LAYOUTS, with_layout
 from hieramp.runtime.writers.parquet import unique_names
 
@@ -66,3 +67,13 @@ def test_names_cannot_break_the_table(make_plan: Callable[..., Path]) -> None:
 def test_class_labels_are_unique(make_plan: Callable[..., Path]) -> None:
     _, classes = resolve_recipe(Plan.open(make_plan(classes=ClassList("names", ("crane", "bee", "crane", "dog")))))
     assert unique_names(classes) == ["crane (0000_crane)", "bee", "crane (0002_crane)", "dog"]
+
+
+def test_pictures_drawn_again_are_listed_up_to_a_number(plan: Plan) -> None:
+    recipe, classes = resolve_recipe(plan, ipc=30, batch_size=2)
+    redrawn = {number: Redrawn(number, number // 30, number % 30, "logits", 2, "fp16", "tiny", "5a", "fp32", "")
+               for number in range(61)}
+    text = card_text(plan, recipe, classes, "contact_sheet.png", 2, redrawn=redrawn)
+    assert text.count("| fp16 | `tiny` | fp32 | `5a` |") == 50 and "11 more are in `dataset.json`." in text
+    assert "| bee | 19 | fp16 |" in text and "| bee | 20 | fp16 |" not in text
+    assert "safer" not in card(plan)

@@ -26,7 +26,7 @@ from hieramp.runtime.uniforms import token_uniforms
 
 @dataclass
 class NotingBackend:
-    """Tokens are the uniforms in percent; the latent counts steps; a picture is its class."""
+    """Tokens are the uniforms in eighths; the latent counts steps; a picture is its class."""
 
     model: ModelShape
     labels: list[list[int]] = field(default_factory=list)
@@ -53,7 +53,7 @@ class NotingBackend:
     def step(self, cache: int, scale: int, conditioning: Conditioning, inputs: StepInputs,
              trace: bool = False) -> StepOutputs:
         self.steps.append((scale, inputs))
-        tokens_Bl = np.where(inputs.forced_Bl < 0, (inputs.uniform_Bl * 100).astype(np.int64), inputs.forced_Bl)
+        tokens_Bl = np.where(inputs.forced_Bl < 0, (inputs.uniform_Bl * 8).astype(np.int64), inputs.forced_Bl)
         token_map = np.full((cache, 1, 8), scale + 1, np.float32)
         traced = (np.full((cache, 1, 8), scale, np.float32),) * 2 if trace else ()
         return StepOutputs(tokens_Bl, inputs.f_hat_BzPP + 1, token_map, *traced)
@@ -134,7 +134,7 @@ def test_the_last_batch_is_filled_and_its_repeats_dropped(plan: Plan, settings: 
     assert [picture.key for picture in drawn] == keys
     assert [picture.image_3SS.flat[0] for picture in drawn] == [3, 3, 3, 1, 1, 1, 0]
     assert backend.caches == [3]  # one cache for all batches
-    expected = (token_uniforms(5, 0, 9, 30) * 100).astype(np.int64)
+    expected = (token_uniforms(5, 0, 9, 30) * 8).astype(np.int64)
     np.testing.assert_array_equal(drawn[-1].tokens_L, expected)
 
 

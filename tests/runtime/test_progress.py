@@ -15,8 +15,10 @@ from hieramp.runtime.metrics import MetricsFile, metrics_text
 from hieramp.runtime.painter import Painter
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.progress import Progress
+from hieramp.runtime.redrawn import Redrawn
 
-HALF = Progress(total=100, done=60, drawn=20, seconds=4.0, batch=7)
+AGAIN = Redrawn(41, 4, 1, "logits", 2, "fp16", "tiny", "5a", "fp32", "onnxruntime (cpu)")
+HALF = Progress(total=100, done=60, drawn=20, seconds=4.0, batch=7, redrawn=1, again=(AGAIN,))
 
 
 def test_rate_and_time_left() -> None:
@@ -29,7 +31,10 @@ def test_rate_and_time_left() -> None:
 def test_a_batch_is_a_line_of_json() -> None:
     assert json.loads(batch_line(HALF)) == {
         "event": "batch", "total": 100, "done": 60, "drawn": 20, "seconds": 4.0, "batch": 7, "images_per_second": 5.0,
-        "seconds_left": 8.0}
+        "seconds_left": 8.0, "redrawn": 1, "again": [{
+            "number": 41, "class_index": 4, "index": 1, "place": "logits", "scale": 2, "precision": "fp16",
+            "safer_plan": "tiny", "safer_plan_sha256": "5a", "safer_precision": "fp32",
+            "safer_backend": "onnxruntime (cpu)"}]}
 
 
 def test_metrics_are_in_the_exposition_format() -> None:
@@ -44,7 +49,8 @@ def test_metrics_are_in_the_exposition_format() -> None:
             assert found, line
             values[found[1]] = float(found[2])
     assert values == {
-        "hieramp_pictures": 100, "hieramp_pictures_done": 60, "hieramp_pictures_drawn": 20, "hieramp_run_seconds": 4,
+        "hieramp_pictures": 100, "hieramp_pictures_done": 60, "hieramp_pictures_drawn": 20,
+        "hieramp_pictures_redrawn": 1, "hieramp_run_seconds": 4,
         "hieramp_images_per_second": 5, "hieramp_complete": 0, "hieramp_last_update_timestamp_seconds": 1700000000.25}
     assert described == [[kind, name] for name in values for kind in ("HELP", "TYPE")]
     assert text.endswith("\n")

@@ -84,17 +84,27 @@ def test_large_codebooks_are_the_bodys(
     compare(run_sampler, sampler_body, *logits, 1.5, uniform, top_k, 0.95)
 
 
-@pytest.mark.parametrize("top_k", [2, 3, 6])
-def test_a_token_that_cannot_be_is_never_drawn(run_sampler: Run, sampler_body: Run, top_k: int) -> None:
-    """Minus infinity in the conditional logits; with top_k 6 it is the k-th value itself."""
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("t", [0.0, 2.0])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_not_finite_give_no_token(run_sampler: Run, sampler_body: Run, value: float, t: float,
+                                                  dtype: torch.dtype) -> None:
+    """A block has 8 entries, of which 5 are the vocabulary's: what lies behind those is no fault."""
     rng = np.random.default_rng(3)
-    conditional = torch.tensor(rng.standard_normal((1, 12, 6)), dtype=torch.float32)
-    conditional[..., [0, 3, 5]] = -torch.inf
-    unconditional = torch.zeros_like(conditional)
-    uniform = torch.tensor([0, *rng.random(10), 1 - 2.0**-24], dtype=torch.float32)[None]
-    tokens = run_sampler(conditional, unconditional, 2.0, uniform, top_k, 1.0)
-    assert set(tokens.ravel()) <= {1, 2, 4}
-    np.testing.assert_array_equal(tokens, sampler_body(conditional, unconditional, 2.0, uniform, top_k, 1.0))
+    logits = [torch.tensor(rng.standard_normal((2, 10, 5))).to(dtype) for _ in range(2)]
+    for place in range(10):
+        logits[place % 2][0, place, place // 2] = value
+    uniform = torch.tensor(rng.random((2, 10), np.float32))
+    tokens = run_sampler(*logits, t, uniform, 3, 0.9)
+    assert (tokens[0] == -1).all() and (tokens[1] >= 0).all()
+    np.testing.assert_array_equal(tokens, sampler_body(*logits, t, uniform, 3, 0.9))
+
+
+def test_both_infinities_and_nan_everywhere_give_no_token_and_large_logits_do(run_sampler: Run) -> None:
+    logits = torch.zeros(1, 4, 4096)
+    logits[0, 0, :2], logits[0, 1] = torch.tensor([torch.inf, -torch.inf]), torch.nan
+    logits[0, 2], logits[0, 3] = 3e38, -3e38
+    assert run_sampler(logits, torch.zeros_like(logits), 0.0, torch.zeros(1, 4), 4096, 1.0).tolist() == [[-1, -1, 0, 0]]
 
 
 def test_ties_with_the_kth_are_kept_and_the_two_zeros_tie(run_sampler: Run) -> None:

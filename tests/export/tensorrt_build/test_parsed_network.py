@@ -25,7 +25,7 @@ ELEMENTWISE = {
     "OR": np.logical_or, "EQUAL": np.equal, "GREATER": np.greater, "LESS": np.less, "FLOOR_DIV": np.floor_divide,
     "DIV": lambda a, b: np.divide(a, b) if a.dtype.kind == "f" else a // b,
 }
-UNARY = {"EXP": np.exp, "SQRT": np.sqrt, "NOT": np.logical_not}
+UNARY = {"ABS": np.abs, "EXP": np.exp, "SQRT": np.sqrt, "NOT": np.logical_not}
 REDUCE = {"SUM": np.sum, "MAX": np.max, "MIN": np.min, "AVG": np.mean}
 ACTIVATION = {
     "SIGMOID": lambda layer, x: torch.sigmoid(x),
@@ -209,9 +209,11 @@ def random_feeds(plan: Plan, graph: str, sizes: dict[str, int], top_k: int, top_
 
 @pytest.fixture
 def compare(rtx: Library, mixed_plan: Plan, open_session: Callable[[Path], Any]) -> Callable[..., None]:
-    """Compares both on one graph with random inputs: every output, shape included."""
-    def run(graph: str, sizes: dict[str, int], top_k: int = 20, top_p: float = 0.9) -> None:
+    """Compares both on one graph with random inputs: every output, shape included; `spoil` may change the inputs."""
+    def run(graph: str, sizes: dict[str, int], top_k: int = 20, top_p: float = 0.9,
+            spoil: Callable[[dict[str, Array]], None] = lambda feeds: None) -> dict[str, Array]:
         path, feeds = mixed_plan.path(f"{graph}.onnx"), random_feeds(mixed_plan, graph, sizes, top_k, top_p)
+        spoil(feeds)
         session = open_session(path)
         expected = dict(zip([o.name for o in session.get_outputs()], session.run(None, feeds), strict=True))
         found = evaluate(rtx, path, feeds)
@@ -219,6 +221,7 @@ def compare(rtx: Library, mixed_plan: Plan, open_session: Callable[[Path], Any])
         for name, values in expected.items():
             assert found[name].shape == values.shape
             np.testing.assert_allclose(found[name], values, rtol=0, atol=2e-5, err_msg=name)
+        return found | {"forced": feeds.get("forced")}
 
     return run
 
@@ -232,3 +235,17 @@ def test_the_graphs_around_the_step(compare: Callable[..., None], graph: str) ->
 @pytest.mark.parametrize("scale", [0, 1, 2])
 def test_a_step(compare: Callable[..., None], mixed_plan: Plan, scale: int, top_k: int, top_p: float) -> None:
     compare("scale_step", scale_sizes(mixed_plan.manifest.model, scale), top_k, top_p)
+
+
+@pytest.mark.parametrize("row", [1, 1 + BATCH])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_step_of_values_that_are_not_finite(compare: Callable[..., dict[str, Array]], mixed_plan: Plan, value: float,
+                                              row: int) -> None:
+    """In either half of the second image: its sampled tokens are -1, its latent stays finite, the others are drawn."""
+    def spoil(feeds: dict[str, Array]) -> None:
+        feeds["token_map"][row, 0, 0] = value
+
+    found = compare("scale_step", scale_sizes(mixed_plan.manifest.model, 2), spoil=spoil)
+    sampled = found["forced"] < 0
+    assert (found["tokens"][1][sampled[1]] == -1).all() and (found["tokens"][[0, 2]] >= 0).all()
+    assert np.isfinite(found["f_hat_next"]).all()

@@ -117,5 +117,17 @@ def test_sample_top_k_top_p(
     uniform = torch.rand(batch, tokens, generator=generator)
     settings = [torch.tensor([1.5]), uniform, torch.tensor([20]), torch.tensor([0.95])]
     plugin, body = both(on_device, "SampleTopKTopP", [*logits, *settings], tmp_path)
+    assert (body["token"] >= 0).all()
     # A uniform between two roundings of the same sum may give a neighbour, about one draw in 10,000 (docs/kernels.md).
     assert np.count_nonzero(plugin["token"] != body["token"]) <= 1
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_not_finite(on_device: tuple[Library, Device], value: float, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = [torch.randn(2, 8, SIZES.vocab, generator=generator) for _ in range(2)]
+    for place in range(8):
+        logits[place % 2][0, place, 70 * place] = value
+    settings = [torch.tensor([1.5]), torch.rand(2, 8, generator=generator), torch.tensor([20]), torch.tensor([0.95])]
+    for tokens in (found["token"] for found in both(on_device, "SampleTopKTopP", [*logits, *settings], tmp_path)):
+        assert (tokens[0] == -1).all() and (tokens[1] >= 0).all()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from hieramp.runtime import (
+    Backend,
     Drawing,
     HierampError,
     OnnxRuntimeBackend,
@@ -23,6 +24,8 @@ from hieramp.runtime import (
     draw_pictures,
         resolve_settings,
 )
+from hieramp.runtime.drawing import try_keys
+from hieramp.runtime.fault import Fault
 from hieramp.runtime.job import shipped_plan
 from hieramp.runtime.plan import describe_member
 from hieramp.runtime.tensorrt.backend import TensorRtBackend
@@ -105,6 +108,27 @@ def test_forced_tokens_are_taken(built: Built, bench: Benches) -> None:
         drawing = draw_batch(backend, plan, settings, *inputs(plan, 2, 0), forced_BL=forced_BL)
     assert_same(drawing, *expected(plan, settings, [0], forced_BL=forced_BL))
     assert (drawing.tokens[2][1] == 7).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_pictures_that_are_not_finite_are_named(bench: Benches, engines: Callable[..., Path],
+                                                poisoned_plan: Callable[[int, float], Plan], value: float) -> None:
+    plan, made = poisoned_plan(3, value), bench()
+    with TensorRtBackend.open(plan, engines(plan), "tensorrt_rtx", machine=made.machine) as backend:
+        assert_class_3_is_named(backend, plan)
+    assert made.faults == []
+
+
+def assert_class_3_is_named(backend: Backend[Any], plan: Plan) -> None:
+    """And the others of its batch are what the processor draws with the plan as it ships."""
+    keys, settings = [PictureKey(label, label) for label in (0, 3, 9)], resolve_settings(plan.manifest)
+    found = try_keys(backend, plan, settings, keys, seed=4, batch_size=3)
+    assert found[1] == Fault(3, 3, 4, "logits", 0, "fp32")
+    with OnnxRuntimeBackend.open(Plan.open(shipped_plan()), threads=1) as processor:
+        wanted = try_keys(processor, plan, settings, keys, seed=4, batch_size=3)
+    for row in (0, 2):
+        np.testing.assert_array_equal(found[row].tokens_L, wanted[row].tokens_L)
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from hieramp.runtime.tensorrt.errors import DeviceError
 
 from .stand_in_cuda import StandInCuda
 from .stand_in_sessions import StandInSession
-from .test_backend import assert_same, expected, inputs
+from .test_backend import assert_class_3_is_named, assert_same, expected, inputs
 
 
 class Bench:
@@ -50,6 +50,15 @@ def test_batches_are_those_of_the_processor(make_plan: Callable[..., Path], mode
         drawn = [draw_batch(backend, plan, settings, *inputs(plan, 2, seed), trace=trace) for seed in range(4)]
     for drawing, wanted in zip(drawn, expected(plan, settings, range(4), trace=trace), strict=True):
         assert_same(drawing, wanted)
+    assert bench.faults == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_pictures_that_are_not_finite_are_named(poisoned_plan: Callable[[int, float], Plan], value: float) -> None:
+    plan, bench = poisoned_plan(3, value), Bench()
+    with bench.open(plan) as backend:
+        assert_class_3_is_named(backend, plan)
     assert bench.faults == []
 
 

@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, draw_pictures, resolve_settings
-from hieramp.runtime.catalogue import load_catalogue
+from hieramp.runtime.catalogue import ClassEntry, load_catalogue
 from hieramp.runtime.images import to_uint8
 from hieramp.runtime.job import Job, run_job
 from hieramp.runtime.manifest import ClassList, Manifest
+from hieramp.runtime.writers.picture_folder import FolderSink
+from hieramp.runtime.writers.writer import Encoded
 
 IPC, BATCH = 3, 4
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -235,3 +237,15 @@ def test_a_tar_says_nothing_of_the_machine(written: Callable[[str], Path]) -> No
         about = {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in tar}
         assert about == {(0, 0, 0, "", "", 0o644)}
         assert tar.getnames()[:4] == ["000000.png", "000000.cls", "000000.json", "000001.png"]
+
+
+def test_a_unit_that_lacks_a_picture_keeps_the_others_unless_they_have_soft_labels(tmp_path: Path) -> None:
+    """Their file has a row for every picture, so it cannot be written without one."""
+    entry = ClassEntry(0, "ant", "ant")
+    for soft, kept in ((None, True), (np.zeros(2, np.float32), False)):
+        path = tmp_path / f"{kept}.png"
+        sink = FolderSink(lambda number, path=path: path, None if soft is None else tmp_path / "soft-000000.npy")
+        sink.add([Encoded(b"png", entry, 0, 0, 0, soft)])
+        sink.keep()
+        assert path.exists() == kept
+    assert [file.name for file in tmp_path.iterdir()] == ["True.png"]
