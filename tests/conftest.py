@@ -41,6 +41,18 @@ def path_from_environment(variable: str, content: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def openvino() -> None:
+    """Skips, with the reason, where ONNX Runtime has no OpenVINO for this processor."""
+    from hieramp.runtime.errors import ProviderError
+    from hieramp.runtime.providers import find_provider
+
+    try:
+        find_provider("openvino")
+    except ProviderError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
 def golden_dir() -> Path:
     """Folder of the traces recorded from the published implementation."""
     return path_from_environment("HIERAMP_GOLDEN", "the golden traces of the published implementation")

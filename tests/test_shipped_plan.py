@@ -1,7 +1,6 @@
 """The shipped plan keeps what the project promises of it: agreement with the reference, determinism, size."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +55,7 @@ def test_pictures_hardly_depend_on_the_batch_size(plan: Plan) -> None:
     assert np.mean([once[key].tokens_L == again[key].tokens_L for key in KEYS]) >= 0.99
 
 
-@pytest.mark.skipif(find_spec("onnxruntime_ep_openvino") is None, reason="needs OpenVINO: pip install '.[openvino]'")
+@pytest.mark.usefixtures("openvino")
 def test_openvino_computes_a_float32_plan_in_float32(plan: Plan) -> None:
     """Left to itself it takes bfloat16 where the processor has it, and most tokens of the last scale change."""
     once, again = draw(plan, KEYS, 20), draw(plan, KEYS, 20, provider="openvino")

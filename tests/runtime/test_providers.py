@@ -50,13 +50,8 @@ def test_openvino_is_refused_where_its_package_is_missing() -> None:
         find_provider("openvino")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("onnxruntime_ep_openvino") is None,
-                    reason="needs OpenVINO: pip install '.[openvino]'")
+@pytest.mark.usefixtures("openvino")
 def test_openvino_loads_once_and_again(plan: Plan) -> None:
-    try:
-        find_provider("openvino")
-    except ProviderError as error:
-        pytest.skip(str(error))
     for _ in range(2):
         with OnnxRuntimeBackend.open(plan, provider="openvino", threads=1) as backend:
             image_B3SS = backend.decode(np.zeros((1, 2, 4, 4), np.float32))
