@@ -1,6 +1,7 @@
 """The README.md of a dataset: what it holds, how it was made, how to load it, what a label means."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 from hieramp.runtime.catalogue import ClassEntry
@@ -12,12 +13,13 @@ from hieramp.runtime.writers.layouts import LAYOUTS
 _MOST_CLASSES = 50
 _ORIGINS = ("No picture is a photograph.", "Every picture keeps a part of one that was given; the rest is drawn.")
 _MOST_REDRAWN = 50
+_MARKUP = re.compile(r"[\\|<\[`]")
 
 
 def card_text(plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry], contact_sheet: str, unit_count: int,
               agreement: float | None = None, redrawn: Mapping[int, Redrawn] | None = None) -> str:
     """Markdown with the header that Hugging Face reads; it holds no date, so that equal datasets have equal cards."""
-    layout, name = LAYOUTS[recipe.layout], plan.manifest.name
+    layout, name = LAYOUTS[recipe.layout], _cell(plan.manifest.name)
     loading = layout.loading.replace("FIRST", f"{0:06d}").replace("LAST", f"{unit_count - 1:06d}")
     parts = [
         _header(plan, layout.data_files),
@@ -64,7 +66,8 @@ def _soft_labels(recipe: Recipe, share: float, loading: str) -> str:
 def _settings(plan: Plan, recipe: Recipe) -> str:
     settings = recipe.settings
     rows = [
-        ("plan", f"`{recipe.plan}`"), ("SHA-256 of its manifest", f"`{recipe.plan_sha256}`"), ("seed", recipe.seed),
+        ("plan", f"`{_cell(recipe.plan)}`"), ("SHA-256 of its manifest", f"`{recipe.plan_sha256}`"),
+        ("seed", recipe.seed),
         ("images per class", recipe.ipc), ("batch size", recipe.batch_size), ("provider", recipe.provider),
         ("guidance (cfg), a scale", _values(settings.cfg)), ("amplification β, a scale", _values(settings.beta)),
         ("amplified share ρ, a scale", _values(settings.rho)), ("top-k", settings.top_k), ("top-p", settings.top_p),
@@ -88,7 +91,7 @@ def _redrawn(recipe: Recipe, classes: Sequence[ClassEntry], redrawn: Mapping[int
 
 
 def _licence(plan: Plan) -> str:
-    return (f"The plan's weights: {plan.manifest.license}." if plan.manifest.license
+    return (f"The plan's weights: {_cell(plan.manifest.license)}." if plan.manifest.license
             else "The plan names none; ask where its weights come from.")
 
 
@@ -97,4 +100,5 @@ def _values(values: Sequence[float]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    """Words of others, which must end no cell and be no markup."""
+    return _MARKUP.sub(r"\\\g<0>", " ".join(text.split()))

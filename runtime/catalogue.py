@@ -2,13 +2,16 @@
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from importlib.resources import files
 
 from hieramp.runtime.manifest import ClassList
 
-_LONGEST_FOLDER = 80
+_LONGEST_FOLDER, _MOST_BYTES = 80, 200
+_TAKEN = re.compile(r"(dataset|classes|shard-.*)\.json|contact_sheet\.png|readme\.md"
+                    r"|(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,37 @@ def load_catalogue(classes: ClassList) -> Catalogue:
 
 
 def folder_names(names: tuple[str, ...]) -> tuple[str, ...]:
-    """A safe folder a name, prefixed with the class id where two would be the same on some file system."""
-    plain = [re.sub(r"[^\w.-]+", "_", name).strip("._")[:_LONGEST_FOLDER] for name in names]
-    uses = Counter(folder.casefold() for folder in plain)
-    return tuple(folder if folder and uses[folder.casefold()] == 1 else f"{index:04d}_{folder}".rstrip("_")
-                 for index, folder in enumerate(plain))
+    """A safe folder a name, prefixed with the class id where two would be the same on some file system.
+
+    All are where a prefix would make two the same (`0001_cat`, `cat`, `cat`).
+    """
+    plain = [_plain(name) for name in names]
+    uses = Counter(map(_folded, plain))
+    folders = tuple(folder if folder and uses[_folded(folder)] == 1 and not _is_taken(folder) else
+                    _numbered(index, folder) for index, folder in enumerate(plain))
+    if len(set(map(_folded, folders))) == len(folders):
+        return folders
+    return tuple(_numbered(index, folder) for index, folder in enumerate(plain))
+
+
+def _plain(name: str) -> str:
+    """Letters, digits and a few signs, of so many bytes that a file system takes them."""
+    folder = re.sub(r"[^\w.-]+", "_", name).strip("._")[:_LONGEST_FOLDER]
+    return folder.encode()[:_MOST_BYTES].decode(errors="ignore").rstrip("._")
+
+
+def _folded(folder: str) -> str:
+    """Equal for folders that some file system takes for one."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", folder).casefold())
+
+
+def _is_taken(folder: str) -> bool:
+    """Whether a file of a dataset, or a device of Windows, has the name."""
+    return _TAKEN.fullmatch(folder) is not None
+
+
+def _numbered(index: int, folder: str) -> str:
+    return f"{index:04d}_{folder}".rstrip("_")
 
 
 def _imagenet_entries() -> tuple[ClassEntry, ...]:

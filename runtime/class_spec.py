@@ -5,8 +5,11 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
+from hieramp.runtime.bounds import CLASS_FILE_BYTES, NAME_LENGTH
 from hieramp.runtime.catalogue import Catalogue, ClassEntry
 from hieramp.runtime.errors import ClassSpecError
+from hieramp.runtime.json_file import read_bounded
+from hieramp.runtime.terminal import shown
 
 SPEC_HELP = (
     "A count (100: the first hundred classes), or a comma-separated list of ids and ranges (3,17,40-49; one id alone "
@@ -25,7 +28,7 @@ def select_classes(spec: str | None, catalogue: Catalogue) -> tuple[ClassEntry, 
         return catalogue.entries
     chosen = sorted(_chosen_ids(spec.strip(), catalogue))
     if not chosen:
-        raise ClassSpecError(f"--classes {spec!r} names no class; {_range_of(catalogue)}")
+        raise ClassSpecError(f"--classes {shown(spec)} names no class; {_range_of(catalogue)}")
     return tuple(catalogue.entries[index] for index in chosen)
 
 
@@ -46,8 +49,8 @@ def _checked_count(count: int, catalogue: Catalogue) -> int:
 
 def _file_lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bounded(path, CLASS_FILE_BYTES).decode().splitlines()
+    except (OSError, ValueError) as error:
         raise ClassSpecError(f"cannot read the class list {path}: {getattr(error, 'strerror', error)}") from None
     return [line.partition("#")[0] for line in lines]
 
@@ -104,6 +107,8 @@ def _words(entries: Iterable[ClassEntry]) -> dict[str, list[int]]:
 
 
 def _unknown(item: str, catalogue: Catalogue, words: dict[str, list[int]]) -> str:
+    if len(item) > NAME_LENGTH:
+        return f"class {shown(item)} does not exist; {_range_of(catalogue)}"
     close = get_close_matches(normal_word(item), words, n=3)
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else _range_of(catalogue)
     return f"class {item!r} does not exist; {hint}"

@@ -24,6 +24,7 @@ from hieramp.runtime.progress import Observer, Progress
 from hieramp.runtime.providers import PROVIDERS
 from hieramp.runtime.schedule import Overrides
 from hieramp.runtime.signals import stop_on_signals
+from hieramp.runtime.terminal import printable
 from hieramp.runtime.uniforms import SEED_LIMIT
 from hieramp.runtime.writers.layouts import DEFAULT_SHARD_SIZE, LAYOUTS
 
@@ -117,10 +118,14 @@ def main(cfg: tuple[float, ...] | None, top_k: int | None, top_p: float | None, 
     try:
         # What libraries print on stdout (Ray does when it loses a node) would break the lines of JSON.
         with stop_on_signals(SIGINT, SIGTERM) as stop, redirect_stdout(sys.stderr):
-            report = run_job(Job(overrides=overrides, **options), observers, stop, partial(click.echo, err=True))
+            report = run_job(Job(overrides=overrides, **options), observers, stop, _say)
     finally:
         bar.close()
     click.echo(_in_json(report) if as_json else _in_words(report))
+
+
+def _say(line: str) -> None:
+    click.echo(printable(line), err=True)
 
 
 def _print_batch(stream: TextIO, progress: Progress) -> None:

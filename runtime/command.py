@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from hieramp.runtime.errors import HierampError, StoppedError
+from hieramp.runtime.terminal import printable
 
 _MISUSE, _INTERRUPTED = 2, 130
 
@@ -30,7 +31,7 @@ class OneLineCommand(click.Command):
         except OSError as error:
             self._fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         except StoppedError as error:
-            click.echo(f"{self.name}: {error}", err=True)
+            click.echo(f"{self.name}: {printable(str(error))}", err=True)
             sys.exit(error.exit_code)
         except HierampError as error:
             self._fail(str(error), error.exit_code)
@@ -39,5 +40,5 @@ class OneLineCommand(click.Command):
             sys.exit(_INTERRUPTED)
 
     def _fail(self, message: str, exit_code: int = _MISUSE) -> None:
-        click.echo(f"{self.name}: error: {' '.join(message.split())}", err=True)
+        click.echo(f"{self.name}: error: {printable(' '.join(message.split()))}", err=True)
         sys.exit(exit_code)

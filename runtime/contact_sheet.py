@@ -6,7 +6,10 @@ from typing import IO
 
 from PIL import Image, ImageDraw, ImageFont
 
+from hieramp.runtime.bounds import MODEL_SIZES
 from hieramp.runtime.catalogue import ClassEntry
+from hieramp.runtime.errors import OutputError
+from hieramp.runtime.terminal import shortened
 
 MOST_COLUMNS, MOST_ROWS = 10, 50
 _SMALLEST, _LARGEST = 64, 128
@@ -31,12 +34,23 @@ def draw_contact_sheet(files: Sequence[tuple[ClassEntry, Sequence[Path | IO[byte
 
 def _thumbnail(file: Path | IO[bytes]) -> Image.Image:
     """Small pictures are enlarged by a whole factor without blurring, large ones shrunk."""
-    with Image.open(file) as stored:
-        picture = stored.convert("RGB")
+    picture = _stored(file)
     if picture.width > _LARGEST:
         return picture.resize((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
     side = picture.width * -(-_SMALLEST // picture.width)
     return picture.resize((side, side), Image.Resampling.NEAREST)
+
+
+def _stored(file: Path | IO[bytes]) -> Image.Image:
+    """A picture of a folder that is continued may be anything; its size is known before it is decoded."""
+    try:
+        with Image.open(file, formats=("PNG",)) as stored:
+            if max(stored.size) > MODEL_SIZES["image_side"]:
+                raise ValueError(f"it has {stored.width}×{stored.height} pixels")
+            return stored.convert("RGB")
+    except Exception as error:  # Pillow's errors share no base but Exception
+        raise OutputError(f"a stored picture is not as a run writes it ({shortened(str(error), 200)}); "
+                          "replace the dataset with --overwrite, or choose another --out") from error
 
 
 def _label(sheet: Image.Image, row: int, cell: int, text: str) -> None:

@@ -3,18 +3,21 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hieramp.runtime.batches import Shard
+from hieramp.runtime.bounds import DIFFERENCES, RECORD_BYTES
 from hieramp.runtime.catalogue import ClassEntry
 from hieramp.runtime.durable import make_folders, remove, scratch_of, sync_folders, write_text
 from hieramp.runtime.errors import OutputError
+from hieramp.runtime.json_file import read_json
 from hieramp.runtime.manifest import is_plain_name
 from hieramp.runtime.recipe import Recipe, differences
 from hieramp.runtime.redrawn import Redrawn, from_json, to_json
 from hieramp.runtime.schema import SchemaError
+from hieramp.runtime.terminal import is_printable
 from hieramp.runtime.versions import computing_versions, version_of
 from hieramp.runtime.writers.layouts import LAYOUTS
 from hieramp.runtime.writers.picture_folder import SOFT_STORED
@@ -37,6 +40,14 @@ def check_writable(folder: Path) -> None:
         raise OutputError(f"cannot write to {folder} ({error.strerror}); choose another --out") from None
 
 
+def refuse_links(folders: Iterable[Path]) -> None:
+    """Raise OutputError where one of these folders, which a run is to write into, is a link to somewhere else."""
+    for folder in folders:
+        if folder.is_symlink():
+            raise OutputError(f"{folder} is a link, and a run writes inside its output folder only; "
+                              "put a folder in its place, or choose another --out")
+
+
 def is_marked_complete(folder: Path, recipe: Recipe, shard: Shard) -> bool:
     """Whether a record says that this recipe, or this shard of it, is complete."""
     names = {RECORD, record_name(shard)}
@@ -44,11 +55,13 @@ def is_marked_complete(folder: Path, recipe: Recipe, shard: Shard) -> bool:
                for record in (_read_record(folder / name) for name in names) if record)
 
 
-def claim_folder(folder: Path, recipe: Recipe, shard: Shard, overwrite: bool = False) -> None:
+def claim_folder(folder: Path, recipe: Recipe, shard: Shard, overwrite: bool = False,
+                 own: Iterable[Path] = ()) -> None:
     """Make sure the folder is free for this recipe, which it is where it is empty or holds the same dataset.
 
     Files of another dataset of this tool are removed when `overwrite` is set, its record last; anything else is refused
-    with an OutputError that names every difference.
+    with an OutputError that names every difference. `own` are the folders that this run will write into: pictures that
+    lie there must go even where the class list of the other dataset has lost them.
     """
     if not folder.exists() or not any(_foreign(folder)):
         return
@@ -56,10 +69,12 @@ def claim_folder(folder: Path, recipe: Recipe, shard: Shard, overwrite: bool = F
         raise OutputError(f"{folder} is not empty and holds no dataset of this tool; choose another --out")
     others = _other_records(folder, recipe)
     if others and not overwrite:
-        raise OutputError(f"{folder} holds a dataset made with {' and '.join(next(iter(others.values())))}; "
+        found = next(iter(others.values()))
+        more = [f"{len(found) - DIFFERENCES} more"] if len(found) > DIFFERENCES else []
+        raise OutputError(f"{folder} holds a dataset made with {' and '.join([*found[:DIFFERENCES], *more])}; "
                           "replace it with --overwrite, or choose another --out")
     if others:
-        _remove_dataset(folder)
+        _remove_dataset(folder, {*(folder / name for name in _listed_folders(folder)), *own})
 
 
 def read_redrawn(folder: Path, recipe: Recipe) -> dict[int, Redrawn]:
@@ -111,7 +126,8 @@ def record_name(shard: Shard) -> str:
 
 def write_if_new(text: str, path: Path, writer: str = "") -> None:
     """Write a text unless the file holds it already; shards that share a folder write the same."""
-    if not path.is_file() or path.read_bytes() != text.encode():
+    data = text.encode()
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != len(data) or path.read_bytes() != data:
         write_text(text, path, writer=writer)
 
 
@@ -164,46 +180,48 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, RECORD_BYTES)
     except (OSError, ValueError):
         return None
 
 
-def _remove_dataset(folder: Path) -> None:
+def _remove_dataset(folder: Path, by_class: Iterable[Path]) -> None:
     """Delete the files an earlier run wrote, and only these, for good before the record of a new one is written.
 
     Its records stay until then, and so does its class list: at no time is the folder without a record.
     """
     touched = {folder}
-    for path in list(_stored_files(folder)):
+    by_class = sorted(by_class)
+    for path in list(_stored_files(folder, by_class)):
         remove(path)
         touched.add(path.parent)
     sync_folders(touched)
-    for inner in [folder / name for name in (*_listed_folders(folder), "data")]:
-        if inner.is_dir() and not any(inner.iterdir()):
+    for inner in [*by_class, folder / "data"]:
+        if not inner.is_symlink() and inner.is_dir() and not any(inner.iterdir()):
             inner.rmdir()
     for name in (CONTACT_SHEET, CARD):
         remove(folder / name)
     sync_folders([folder])
 
 
-def _stored_files(folder: Path) -> Iterator[Path]:
+def _stored_files(folder: Path, by_class: Sequence[Path]) -> Iterator[Path]:
     """Files of any layout, and what a killed run left of them."""
-    by_class = [folder / name for name in _listed_folders(folder)]
     for layout in LAYOUTS.values():
         for inner in by_class if layout.by_class else [folder]:
-            yield from _matching(inner, layout.stored)
-    yield from _matching(folder, SOFT_STORED)
+            yield from _matching(folder, inner, layout.stored)
+    yield from _matching(folder, folder, SOFT_STORED)
 
 
-def _matching(folder: Path, patterns: Sequence[str]) -> Iterator[Path]:
+def _matching(root: Path, inner: Path, patterns: Sequence[str]) -> Iterator[Path]:
+    """Files of these patterns and their scratch files, behind no link below the root."""
     for pattern in patterns:
-        yield from folder.glob(pattern)
-        yield from folder.glob(os.path.join(os.path.dirname(pattern), scratch_of(Path(pattern)).name))
+        holder, name = (inner / pattern).parent, os.path.basename(pattern)
+        if holder == root or not holder.is_symlink():
+            yield from holder.glob(name)
+            yield from holder.glob(scratch_of(Path(name)).name)
 
 
 def _listed_folders(folder: Path) -> list[str]:
     listed = _read_json(folder / CLASSES)
     names = [entry.get("folder") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    return [name for name in names
-            if isinstance(name, str) and is_plain_name(name) and not (folder / name).is_symlink()]
+    return [name for name in names if isinstance(name, str) and is_plain_name(name) and is_printable(name)]

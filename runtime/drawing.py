@@ -14,7 +14,7 @@ from hieramp.runtime.schedule import Settings
 from hieramp.runtime.uniforms import INDEX_LIMIT, SEED_LIMIT, token_uniforms
 
 _LARGEST_DEFAULT_BATCH = 20
-_CACHE_BUDGET_BYTES = 1 << 30
+_BUDGET_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,10 @@ def batches(keys: Iterable[PictureKey], size: int) -> Iterator[list[PictureKey]]
 
 
 def default_batch_size(model: ModelShape) -> int:
-    """Up to 20 pictures, as many as keep the float32 caches of both guidance halves within 1 GiB."""
+    """Up to 20 pictures, as many as keep the float32 caches of both guidance halves, and the pixels, within 1 GiB."""
     cache_bytes = 2 * 2 * 4 * model.token_count * model.depth * model.width
-    return max(1, min(_LARGEST_DEFAULT_BATCH, _CACHE_BUDGET_BYTES // cache_bytes))
+    pixel_bytes = 3 * 4 * model.image_side**2
+    return max(1, min(_LARGEST_DEFAULT_BATCH, _BUDGET_BYTES // cache_bytes, _BUDGET_BYTES // pixel_bytes))
 
 
 def _filled(batch: Sequence[PictureKey], size: int) -> list[PictureKey]:

@@ -41,8 +41,9 @@ def scratch_of(path: Path, writer: str = "") -> Path:
 
 
 def open_scratch(scratch: Path) -> IO[bytes]:
-    """Every file of a dataset is written through this."""
-    return scratch.open("wb")
+    """Every file of a dataset is written through this; it is a new one, so that no link that lay there is followed."""
+    remove(scratch)
+    return scratch.open("xb")
 
 
 def sync_stream(stream: IO[bytes]) -> None:

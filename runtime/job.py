@@ -29,6 +29,7 @@ from hieramp.runtime.dataset import (
     read_redrawn,
     record_name,
     recorded_agreement,
+    refuse_links,
     write_end,
     write_redrawn,
     write_start,
@@ -251,7 +252,9 @@ def _make(run: _Run, studio: Studio, observers: Sequence[Observer], stop: Stop, 
     with _named_failures(job.out):
         make_folders([job.out])
         with held(job.out, shared=not job.shard.is_whole):
-            claim_folder(job.out, run.recipe, job.shard, job.overwrite)
+            own = tuple(run.writer.folders())
+            refuse_links(own)
+            claim_folder(job.out, run.recipe, job.shard, job.overwrite, own)
             say(run.choice.sentence)
             write_start(job.out, run.recipe, run.classes, job.shard, redrawn := run.redrawn())
             with held(job.out / record_name(job.shard)):  # against the same shard, which shares the folder

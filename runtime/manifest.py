@@ -4,12 +4,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Any, NoReturn
+from typing import Any
 
+from hieramp.runtime.bounds import MESSAGE_LENGTH, NAME_LENGTH, size_problems
 from hieramp.runtime.contract import ENCODER, GRAPH_NAMES, WEIGHTS, graph_inputs, graph_outputs
 from hieramp.runtime.errors import PlanError
+from hieramp.runtime.json_file import parse_json
 from hieramp.runtime.quantization import EIGHT_BIT_PRECISIONS, Quantization, quantization_problems
 from hieramp.runtime.schema import SchemaError, decode, encode
+from hieramp.runtime.terminal import shortened
 
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "bf16", *EIGHT_BIT_PRECISIONS)
@@ -176,12 +179,12 @@ class Manifest:
 def parse_manifest(text: str, source: str = "manifest.json") -> Manifest:
     """Read a manifest; a PlanError names the field that is missing, unknown, or of the wrong type."""
     try:
-        values = json.loads(text, parse_constant=_refuse_constant)
+        values = parse_json(text)
         _check_version(values)
         manifest: Manifest = decode(Manifest, values)
     except (SchemaError, PlanError) as error:
-        raise PlanError(f"{source}: {error}") from None
-    except (ValueError, OverflowError, RecursionError) as error:
+        raise PlanError(f"{source}: {shortened(str(error), MESSAGE_LENGTH)}") from None
+    except ValueError as error:
         raise PlanError(f"{source} is not valid JSON ({error}); export the plan again") from None
     return manifest
 
@@ -193,11 +196,8 @@ def manifest_json(manifest: Manifest) -> str:
 
 def is_plain_name(name: str) -> bool:
     """Whether a name is that of a file right inside its folder, on any system."""
-    return name not in ("", ".", "..") and not set(name) & set("/\\:\0")
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no number of JSON")
+    return (name not in ("", ".", "..") and not set(name) & set("/\\:\0")
+            and len(name.encode(errors="replace")) <= NAME_LENGTH)
 
 
 def _check_version(values: Any) -> None:
@@ -218,6 +218,7 @@ def _problems(manifest: Manifest) -> Iterator[str]:
         yield f"cache_type must be one of {', '.join(CACHE_TYPES)}, got {manifest.cache_type!r}"
     yield from quantization_problems(manifest.precision, manifest.cache_type, manifest.quantization)
     yield from _model_problems(manifest.model)
+    yield from size_problems(manifest.model)
     yield from _amplification_problems(manifest.amplification, manifest.model)
     yield from _sampling_problems(manifest.sampling, manifest.model)
     yield from _class_problems(manifest.classes, manifest.model)
@@ -266,6 +267,8 @@ def _sampling_problems(sampling: Sampling, model: ModelShape) -> Iterator[str]:
 def _class_problems(classes: ClassList, model: ModelShape) -> Iterator[str]:
     if classes.scheme not in CLASS_SCHEMES:
         yield f"classes.scheme must be one of {', '.join(CLASS_SCHEMES)}, got {classes.scheme!r}"
+    if any(len(name) > NAME_LENGTH for name in classes.names):
+        yield f"classes.names must have at most {NAME_LENGTH} characters each"
     named = 1000 if classes.scheme == "imagenet" else len(classes.names)
     if named != model.num_classes:
         yield f"classes names {named} classes where model.num_classes is {model.num_classes}"

@@ -17,6 +17,7 @@ from hieramp.runtime.backend import (
     StepOutputs,
 )
 from hieramp.runtime.binding import ELEMENT_BYTES, KVCache, Tensor, run_bound, scalar, view
+from hieramp.runtime.bounds import MESSAGE_LENGTH
 from hieramp.runtime.contract import new_kv, past_kv
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import PlanError, ProviderError, RunError
@@ -27,6 +28,7 @@ from hieramp.runtime.providers import Provider, check_compute, find_provider, se
 from hieramp.runtime.scales import ScaleConstants, load_scale_constants
 from hieramp.runtime.sessions import session_options
 from hieramp.runtime.steps import draw_by_steps
+from hieramp.runtime.terminal import shortened
 
 _BEYOND_CODEBOOK = "indices element out of data bounds"
 _PIXELS_AT_ONCE = 256 * 256
@@ -93,7 +95,11 @@ class OnnxRuntimeBackend:
     def step_cache(self, batch: int) -> KVCache:
         model = self._model
         shape = (model.token_count, 2, 2 * batch, model.heads, model.head_width)
-        return KVCache.allocate(self._device, self._manifest.cache_type, shape, model.depth)
+        try:
+            return KVCache.allocate(self._device, self._manifest.cache_type, shape, model.depth)
+        except Exception as error:  # ONNX Runtime's errors share no base but Exception
+            raise RunError(f"no memory for the keys and values of {batch} pictures ({error}); "
+                           "take a smaller --batch-size") from error
 
     def draw(self, cache: KVCache, request: Request) -> Drawing:
         return draw_by_steps(self, self._model, cache, request)
@@ -183,7 +189,8 @@ def load_graph(path: Path, provider: Provider, threads: int, compute: str) -> An
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers)
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
-        raise PlanError(f"ONNX Runtime cannot load {path} with {provider.full_name}: {error}") from error
+        raise PlanError(f"ONNX Runtime cannot load {path} with {provider.full_name}: "
+                        f"{shortened(str(error), MESSAGE_LENGTH)}") from error
     if provider.full_name not in session.get_providers():
         raise ProviderError(f"{provider.full_name} does not start here, see its messages above; "
                             "check its driver and libraries, or use --provider cpu")
@@ -197,7 +204,8 @@ def _run(session: Any, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) ->
         if _BEYOND_CODEBOOK in str(error):
             raise RunError("a picture of this batch has NaN or infinity in its logits, and this plan is too old to say "
                            "which: export it again, or try smaller --cfg and --beta") from error
-        raise RunError(f"ONNX Runtime failed: {error}; a smaller --batch-size needs less memory") from error
+        raise RunError(f"ONNX Runtime failed: {shortened(str(error), MESSAGE_LENGTH)}; "
+                       "a smaller --batch-size needs less memory") from error
 
 
 def _empty(*shape: int) -> FloatArray:

@@ -21,7 +21,7 @@ from hieramp.runtime.tensorrt.replay import Execution
 from hieramp.runtime.tensorrt.workspace import Loaded, Pass
 
 SESSION_GRAPHS = ("scale", "none")
-_ERRORS_ONLY = 3
+_SILENT = 4  # what goes wrong comes as an exception; a log line would show the names in a graph as they are
 _UNLIMITED = Limits(2**31 - 1, None)
 # What decides a shape is read by the processor; a captured graph holds the shape, so another value needs another graph.
 _HOST_INPUTS = ("top_k",)
@@ -151,7 +151,7 @@ def load_session(path: Path, stream: Any, captures: bool) -> Any:
 
     _load_libraries()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _SILENT
     options.use_deterministic_compute = True
     providers = [("CUDAExecutionProvider", cuda_options(stream, captures)), "CPUExecutionProvider"]
     try:

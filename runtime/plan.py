@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from hieramp.runtime.bounds import MANIFEST_BYTES
 from hieramp.runtime.contract import MANIFEST
 from hieramp.runtime.errors import PlanError
+from hieramp.runtime.json_file import read_limited
 from hieramp.runtime.manifest import Manifest, Member, parse_manifest
 from hieramp.runtime.verified import add_verdicts, identity, read_verdicts
 
@@ -43,11 +45,15 @@ class Plan:
     def verify(self, remember: Path | None = None) -> None:
         """Check size and SHA-256 of every member; raises PlanError where one is missing or changed."""
         known, found = read_verdicts(remember) if remember else {}, {}
-        for name, wanted in self.manifest.members.items():
-            before = self._verify_size(name)
-            if known.get(before) != wanted.sha256:
-                self._verify_hash(name)
-                found[before] = wanted.sha256
+        try:
+            for name, wanted in self.manifest.members.items():
+                before = self._verify_size(name)
+                if known.get(before) != wanted.sha256:
+                    self._verify_hash(name)
+                    found[before] = wanted.sha256
+        except OSError as error:
+            raise PlanError(f"{error.filename or self.folder} cannot be read ({error.strerror or error}); "
+                            "put that right, or export the plan again") from None
         if remember and found:
             add_verdicts(remember, found)
 
@@ -95,7 +101,7 @@ def _read_manifest(folder: Path) -> bytes:
     if not folder.is_dir():
         raise PlanError(f"no plan folder at {folder}; name one with --engine, or make one with hieramp-export")
     try:
-        return (folder / MANIFEST).read_bytes()
-    except OSError as error:
-        reason = error.strerror or error
+        return read_limited(folder / MANIFEST, MANIFEST_BYTES)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise PlanError(f"{folder} is no plan: cannot read its {MANIFEST} ({reason}); export it again") from None

@@ -14,6 +14,7 @@ from hieramp.runtime.edit import edit_hash, kept_counts
 from hieramp.runtime.manifest import ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Overrides, Settings, resolve_settings
+from hieramp.runtime.terminal import shortened, shown
 
 _WORDS = {"plan": "the plan", "plan_sha256": "the plan's contents", "layout": "--format", "image_side": "--save-size",
           "versions": "the version of", "teacher_sha256": "the contents of the teacher",
@@ -111,12 +112,12 @@ def differences(made: dict[str, Any], asked: dict[str, Any]) -> list[str]:
 def differences_within(made: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     """The same for one level of names that stand for themselves."""
     names = [name for name in {**asked, **made} if made.get(name) != asked.get(name)]
-    return [f"{name.replace('_', '-')} {_show(made.get(name))} (now {_show(asked.get(name))})" for name in names]
+    return [f"{_show(name).replace('_', '-')} {_show(made.get(name))} (now {_show(asked.get(name))})" for name in names]
 
 
 def _show(value: Any) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
-        text = ",".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+        text = ",".join(f"{item:g}" if isinstance(item, float) else shown(item) for item in value[:_LONGEST_VALUE])
     else:
-        text = "none" if value is None else str(value)
-    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE - 1] + "…"
+        text = "none" if value is None else value if isinstance(value, str) else shown(value)
+    return shortened(text, _LONGEST_VALUE)

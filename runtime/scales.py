@@ -11,8 +11,10 @@ from hieramp.runtime.contract import WEIGHTS, scale_key
 from hieramp.runtime.errors import PlanError
 from hieramp.runtime.manifest import ModelShape
 from hieramp.runtime.plan import Plan
+from hieramp.runtime.terminal import shown
 
 FloatArray = NDArray[np.float32]
+_TYPES = {"F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16"}
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def load_scale_constants(plan: Plan) -> tuple[ScaleConstants, ...]:
     try:
         with safe_open(path, framework="np") as stored:
             return tuple(_load_scale(stored, model, scale) for scale in range(model.scale_count))
-    except (SafetensorError, OSError, PlanError) as error:
+    except (SafetensorError, PlanError, OSError, ValueError) as error:
         raise PlanError(f"{path}: {error}; export the plan again") from None
 
 
@@ -57,7 +59,9 @@ def _load_scale(stored: Any, model: ModelShape, scale: int) -> ScaleConstants:
 
 
 def _load(stored: Any, key: str, shape: tuple[int, ...]) -> FloatArray:
-    tensor = np.asarray(stored.get_tensor(key))
-    if tensor.dtype != np.float32 or tensor.shape != shape:
-        raise PlanError(f"{key} must be float32 {list(shape)}, got {tensor.dtype} {list(tensor.shape)}")
-    return tensor
+    """The shape is compared before anything is read: a file may say that it holds more than there is memory."""
+    described = stored.get_slice(key)
+    kind, found = described.get_dtype(), tuple(described.get_shape())
+    if (kind, found) != ("F32", shape):
+        raise PlanError(f"{key} must be float32 {list(shape)}, got {_TYPES.get(kind, kind)} {shown(list(found))}")
+    return np.asarray(stored.get_tensor(key))

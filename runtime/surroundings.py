@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hieramp.runtime.backend_choice import EngineSet, Surroundings
 from hieramp.runtime.contract import GRAPH_NAMES
-from hieramp.runtime.errors import HierampError
+from hieramp.runtime.errors import HierampError, PlanError
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.providers import available_providers
 from hieramp.runtime.tensorrt.device import Device, current_device
@@ -44,8 +44,11 @@ def _providers_without_gpu() -> tuple[str, ...]:
 def _engine_folders(plan: Plan) -> list[Path]:
     """Folders of engines, the newest first, so that of several that fit the last one built is taken."""
     folder = plan.folder / ENGINES_FOLDER
-    found = [path for path in folder.iterdir() if _flavour(path) in FLAVOURS] if folder.is_dir() else []
-    return sorted((path for path in found if path.is_dir()), key=lambda path: (-path.stat().st_mtime, path.name))
+    try:
+        found = [path for path in folder.iterdir() if _flavour(path) in FLAVOURS] if folder.is_dir() else []
+        return sorted((path for path in found if path.is_dir()), key=lambda path: (-path.stat().st_mtime, path.name))
+    except OSError as error:
+        raise PlanError(f"{folder} cannot be read ({error.strerror or error}); put that right, or remove it") from None
 
 
 def _flavour(folder: Path) -> str:

@@ -4,17 +4,21 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hieramp.runtime.bounds import CLASS_FILE_BYTES, MESSAGE_LENGTH
 from hieramp.runtime.catalogue import Catalogue, ClassEntry
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import RunError, TeacherError
+from hieramp.runtime.json_file import parse_json, read_bounded
 from hieramp.runtime.sessions import session_options
 from hieramp.runtime.teacher_classes import teacher_columns
+from hieramp.runtime.terminal import shortened, shown
 
 METADATA_KEY = "hieramp.teacher"
 _WANTED = "a teacher takes one float32 input [B, 3, S, S] and gives one float32 output [B, classes]"
@@ -32,7 +36,7 @@ class TeacherMetadata:
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(value > 0 for value in self.std):
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(0 < value < inf for value in self.std):
             raise TeacherError("mean and std of a teacher's input must be three numbers each, std above 0, got "
                                f"{self.mean} and {self.std}")
 
@@ -42,13 +46,13 @@ class TeacherMetadata:
     @classmethod
     def from_json(cls, text: str, path: Path) -> "TeacherMetadata":
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             classes = values.get("classes")
             return cls(None if classes is None else tuple(map(str, classes)), tuple(map(float, values["mean"])),
                        tuple(map(float, values["std"])))
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise TeacherError(f"teacher {path} has damaged metadata {METADATA_KEY!r} ({error!r}): write it again with "
-                               "hieramp-export teacher") from error
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+            raise TeacherError(f"teacher {path} has damaged metadata {METADATA_KEY!r} ({shown(error)}): write it "
+                               "again with hieramp-export teacher") from error
 
 
 class Teacher:
@@ -79,7 +83,7 @@ class Teacher:
         try:
             logits: NDArray[np.float32] = self._session.run(None, {name: np.ascontiguousarray(filled)})[0]
         except Exception as error:  # ONNX Runtime's errors share no base but Exception
-            raise RunError(f"teacher {self.path} failed: {error}") from error
+            raise RunError(f"teacher {self.path} failed: {shortened(str(error), MESSAGE_LENGTH)}") from error
         if logits.shape[0] != size or logits.ndim != 2 or logits.shape[1] <= self._columns.max():
             raise RunError(f"teacher {self.path} gave {logits.shape} for {size} pictures; {_WANTED}")
         return logits[:len(input_B3SS)]
@@ -108,8 +112,8 @@ def open_teacher(path: Path, class_file: Path | None, catalogue: Catalogue, chos
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Names from a file, one a line; empty lines do not count."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_bounded(path, CLASS_FILE_BYTES).decode().splitlines()
+    except (OSError, ValueError) as error:
         raise TeacherError(f"cannot read the teacher's classes {path}: {getattr(error, 'strerror', error)}") from None
     return tuple(line.strip() for line in lines if line.strip())
 
@@ -124,7 +128,8 @@ def _load(path: Path, threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), session_options(threads), ["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
-        raise TeacherError(f"ONNX Runtime cannot load the teacher {path}: {error}") from error
+        raise TeacherError(f"ONNX Runtime cannot load the teacher {path}: "
+                           f"{shortened(str(error), MESSAGE_LENGTH)}") from error
 
 
 def _check_input(path: Path, session: Any, image_side: int) -> None:

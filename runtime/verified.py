@@ -1,6 +1,7 @@
 """Remembers which files had the right hash, so that gigabytes of weights are read for it once and not at every start.
 
-A file is the same as long as its path, size, modification time and inode are. The memory is a JSON file in the user's
+A file is the same as long as its path, size, inode and both its times are; that of the last change of its status no
+program can set. The memory is a JSON file in the user's
 cache folder; losing or deleting it costs one more check.
 """
 
@@ -10,6 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from platformdirs import user_cache_path
+
+from hieramp.runtime.bounds import MEMORY_BYTES
+from hieramp.runtime.json_file import read_json
 
 _NAME = "verified.json"
 _MOST_ENTRIES = 1000
@@ -26,16 +30,16 @@ def identity(path: Path) -> str:
     """What tells a file from any other, and from itself after a change."""
     path = path.resolve()
     status = path.stat()
-    return f"{path}|{status.st_size}|{status.st_mtime_ns}|{status.st_ino}"
+    return f"{path}|{status.st_size}|{status.st_mtime_ns}|{status.st_ctime_ns}|{status.st_ino}"
 
 
 def read_verdicts(memory: Path) -> Verdicts:
     """SHA-256 by identity; empty where there is no memory or it cannot be read."""
     try:
-        found = json.loads(memory.read_text(encoding="utf-8"))
+        found = read_json(memory, MEMORY_BYTES)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return {key: value for key, value in found.items() if isinstance(value, str)} if isinstance(found, dict) else {}
 
 
 def add_verdicts(memory: Path, fresh: Verdicts) -> None:

@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hieramp.runtime.bounds import MESSAGE_LENGTH, SIDECAR_BYTES
 from hieramp.runtime.contract import GRAPH_NAMES, WEIGHTS
+from hieramp.runtime.json_file import read_json
 from hieramp.runtime.manifest import Member
 from hieramp.runtime.plan import Plan, describe_member
 from hieramp.runtime.schema import SchemaError, decode, encode
 from hieramp.runtime.tensorrt.errors import EngineError
+from hieramp.runtime.terminal import shortened
 
 SCHEMA_VERSION = 1
 FLAVOURS = ("tensorrt", "tensorrt_rtx")
@@ -97,12 +100,12 @@ def read_sidecar(engine: Path) -> Sidecar:
     """The sidecar beside an engine; an EngineError says why it cannot be read, or which field is wrong."""
     path = sidecar_path(engine)
     try:
-        sidecar: Sidecar = decode(Sidecar, json.loads(path.read_text(encoding="utf-8")))
+        sidecar: Sidecar = decode(Sidecar, read_json(path, SIDECAR_BYTES))
     except OSError as error:
         raise EngineError(f"{path} cannot be read ({error.strerror or error})") from None
     except SchemaError as error:
-        raise EngineError(f"{path}: {error}") from None
-    except (ValueError, RecursionError) as error:
+        raise EngineError(f"{path}: {shortened(str(error), MESSAGE_LENGTH)}") from None
+    except ValueError as error:
         raise EngineError(f"{path} is not valid JSON ({error})") from None
     return sidecar
 

@@ -14,7 +14,7 @@ from hieramp.runtime.batches import Unit
 from hieramp.runtime.catalogue import ClassEntry
 from hieramp.runtime.durable import replacing
 from hieramp.runtime.errors import SettingsError
-from hieramp.runtime.writers.writer import Encoded, Target
+from hieramp.runtime.writers.writer import Encoded, Target, named_damage
 
 STORED = ("data/train-[0-9]*-of-[0-9]*.parquet",)
 DATA_FILES = "data/train-*.parquet"
@@ -49,15 +49,20 @@ class ParquetShards:
 
         size = self._target.pictures_a_unit
         for shard in sorted({number // size for number in numbers}):
-            images = pyarrow.parquet.read_table(self._path(shard), columns=["image"]).column("image")
-            yield from (images[n % size].as_py()["bytes"] for n in numbers if n // size == shard)
+            with named_damage(self._path(shard)):
+                images = pyarrow.parquet.read_table(self._path(shard), columns=["image"]).column("image")
+                pictures = [images[n % size].as_py()["bytes"] for n in numbers if n // size == shard]
+            yield from pictures
 
     def soft_labels(self, units: Iterable[Unit]) -> Iterator[NDArray[np.float32]]:
         import pyarrow.parquet
 
         for unit in units:
-            column = pyarrow.parquet.read_table(self._path(unit.number), columns=[SOFT]).column(SOFT)
-            yield np.array(column.to_pylist(), np.float32)
+            path, shape = self._path(unit.number), (len(unit.pictures), len(self._target.classes))
+            with named_damage(path):
+                column = pyarrow.parquet.read_table(path, columns=[SOFT]).column(SOFT)
+                logits_bV = np.array(column.to_pylist(), np.float32).reshape(shape)
+            yield logits_bV
 
     def _path(self, shard: int) -> Path:
         return self._target.root / "data" / f"train-{shard:05d}-of-{self._target.unit_count:05d}.parquet"
@@ -107,7 +112,8 @@ class ParquetSink:
 def unique_names(classes: Sequence[ClassEntry]) -> list[str]:
     """Names as class labels, which must differ; ImageNet has two cranes and two maillots."""
     uses = Counter(entry.name for entry in classes)
-    return [entry.name if uses[entry.name] == 1 else f"{entry.name} ({entry.folder})" for entry in classes]
+    names = [entry.name if uses[entry.name] == 1 else f"{entry.name} ({entry.folder})" for entry in classes]
+    return names if len(set(names)) == len(names) else [entry.folder for entry in classes]
 
 
 def _row(picture: Encoded) -> dict[str, object]:

@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hieramp.runtime.batches import Unit
+from hieramp.runtime.bounds import NPY_BYTES, PNG_BYTES
 from hieramp.runtime.durable import open_scratch, remove, scratch_of, sync_folders, sync_stream
 from hieramp.runtime.edit_files import TOKENS_SUFFIX, tokens_npz
-from hieramp.runtime.soft_labels import npy_bytes
-from hieramp.runtime.writers.writer import Encoded, Target
+from hieramp.runtime.json_file import read_limited
+from hieramp.runtime.soft_labels import from_npy, npy_bytes
+from hieramp.runtime.writers.writer import Encoded, Target, named_damage
 
 STORED, SOFT_STORED = ("[0-9]*.png", "[0-9]*.npz"), ("soft-[0-9]*.npy",)
 DATA_FILES = "*/*.png"
@@ -62,10 +64,17 @@ class PictureFolder:
         return FolderSink(self.path, soft_path, self._target.token_sides)
 
     def read(self, numbers: Sequence[int]) -> Iterator[bytes]:
-        return (self.path(number).read_bytes() for number in numbers)
+        for path in map(self.path, numbers):
+            with named_damage(path):
+                png = read_limited(path, PNG_BYTES)
+            yield png
 
     def soft_labels(self, units: Iterable[Unit]) -> Iterator[NDArray[np.float32]]:
-        return (np.load(self._soft_path(unit)) for unit in units)
+        for unit in units:
+            shape, path = (len(unit.pictures), len(self._target.classes)), self._soft_path(unit)
+            with named_damage(path):
+                logits_bV = from_npy(read_limited(path, NPY_BYTES), shape)
+            yield logits_bV
 
     def path(self, number: int) -> Path:
         """Where a picture lies."""

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hieramp.runtime.batches import Unit
+from hieramp.runtime.bounds import PNG_BYTES
 from hieramp.runtime.durable import replacing
-from hieramp.runtime.soft_labels import npy_bytes
-from hieramp.runtime.writers.writer import Encoded, Target
+from hieramp.runtime.soft_labels import from_npy, npy_bytes
+from hieramp.runtime.writers.writer import Encoded, Target, named_damage
 
 STORED = ("data-[0-9]*.tar",)
 DATA_FILES = "data-*.tar"
@@ -46,17 +47,17 @@ class WebDatasetShards:
 
     def read(self, numbers: Sequence[int]) -> Iterator[bytes]:
         for shard in sorted({number // self._target.pictures_a_unit for number in numbers}):
-            with tarfile.open(self._path(shard)) as tar:
-                for number in (n for n in numbers if n // self._target.pictures_a_unit == shard):
-                    member = tar.extractfile(f"{number:06d}.png")
-                    assert member is not None, "a member that is no file"
-                    yield member.read()
+            with named_damage(self._path(shard)), tarfile.open(self._path(shard), "r:") as tar:
+                pictures = [_read(tar, f"{number:06d}.png") for number in numbers
+                            if number // self._target.pictures_a_unit == shard]
+            yield from pictures
 
     def soft_labels(self, units: Iterable[Unit]) -> Iterator[NDArray[np.float32]]:
         for unit in units:
-            with tarfile.open(self._path(unit.number)) as tar:
-                members = [tar.extractfile(f"{number:06d}.{SOFT}") for number in unit.pictures]
-                yield np.stack([np.load(io.BytesIO(member.read())) for member in members if member is not None])
+            path, shape = self._path(unit.number), (len(self._target.classes),)
+            with named_damage(path), tarfile.open(path, "r:") as tar:
+                logits_bV = np.stack([from_npy(_read(tar, f"{number:06d}.{SOFT}"), shape) for number in unit.pictures])
+            yield logits_bV
 
     def _path(self, shard: int) -> Path:
         return self._target.root / f"data-{shard:06d}.tar"
@@ -93,6 +94,15 @@ class TarSink:
     def _begin(self) -> tarfile.TarFile:
         stream: IO[bytes] = self._stack.enter_context(replacing(self._path))
         return tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT)
+
+
+def _read(tar: tarfile.TarFile, name: str) -> bytes:
+    """A member says how many bytes it has, and need not be honest."""
+    member = tar.getmember(name)
+    stream = tar.extractfile(member) if member.isreg() and member.size <= PNG_BYTES else None
+    if stream is None:
+        raise ValueError(f"{name} is no file of a likely size")
+    return stream.read()
 
 
 class _Discarded(Exception):

@@ -1,6 +1,7 @@
 """What a run asks of a layout: the files of a unit, a sink for its pictures, and the pictures of a finished dataset."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 from hieramp.runtime.backend import IntArray
 from hieramp.runtime.batches import BatchPlan, Unit
 from hieramp.runtime.catalogue import ClassEntry
+from hieramp.runtime.errors import OutputError
+from hieramp.runtime.terminal import shortened
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,16 @@ class Target:
     @property
     def unit_count(self) -> int:
         return -(-self.batches.batch_count // self.batches_a_unit)
+
+
+@contextmanager
+def named_damage(path: Path) -> Iterator[None]:
+    """Whatever a library says of a file that is not as a run writes it becomes an OutputError that names the file."""
+    try:
+        yield
+    except Exception as error:  # PIL, tarfile and pyarrow raise errors of many kinds, and document none
+        raise OutputError(f"{path} is not as a run writes it ({shortened(str(error) or type(error).__name__, 200)}); "
+                          "delete it, and the same command draws it again") from error
 
 
 @dataclass(frozen=True)

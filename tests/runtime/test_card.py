@@ -60,8 +60,14 @@ def test_the_licence_comes_from_the_manifest(make_plan: Callable[..., Path],
 
 
 def test_names_cannot_break_the_table(make_plan: Callable[..., Path]) -> None:
-    plan = Plan.open(make_plan(classes=ClassList("names", ("a|b", "c\nd", "e", "e"))))
+    plan = Plan.open(make_plan(classes=ClassList("names", ("a|b", "c  d", "e", "e"))))
     assert "| 0 | a\\|b | `a_b` | 0 |\n| 1 | c d |" in card(plan)
+
+
+def test_names_are_no_markup(make_plan: Callable[..., Path]) -> None:
+    plan = Plan.open(make_plan(classes=ClassList("names", ("<img src=//a>", "[b](//c)", "`d", "e\\|"))))
+    text = card(plan)
+    assert "| \\<img src=//a> |" in text and "| \\[b](//c) |" in text and "| \\`d |" in text and "| e\\\\\\| |" in text
 
 
 def test_class_labels_are_unique(make_plan: Callable[..., Path]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,16 +71,27 @@ def test_a_missing_file_is_found_without_hashing(make_plan: MakePlan, tmp_path: 
         Plan.open(folder, remember=memory)
 
 
-def test_identity_is_path_size_time_and_inode(tmp_path: Path) -> None:
+def test_identity_is_path_size_times_and_inode(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.write_bytes(b"abc")
     os.utime(first, ns=(5, 7))
     before = identity(first)
-    assert before == f"{first.resolve()}|3|7|{first.stat().st_ino}"
+    assert before == f"{first.resolve()}|3|7|{first.stat().st_ctime_ns}|{first.stat().st_ino}"
     os.link(first, second)
     assert identity(second) != before
     os.utime(first, ns=(5, 8))
     assert identity(first) != before
+
+
+def test_a_file_whose_time_was_put_back_is_another(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(b"abc")
+    os.utime(path, ns=(5, 7))
+    before = identity(path)
+    time.sleep(0.02)  # longer than the steps of the file system's clock
+    path.write_bytes(b"abd")
+    os.utime(path, ns=(5, 7))
+    assert identity(path) != before
 
 
 @pytest.mark.parametrize("content", ["", "no json", "[1]"])
