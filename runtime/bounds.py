@@ -19,6 +19,7 @@ NAME_LENGTH = 200  # characters of a key or class name, bytes of a file name
 MESSAGE_LENGTH = 1000
 DIFFERENCES = 8  # phrases about a folder that holds another dataset
 NPY_BYTES = 1 << 30  # the soft labels of a batch
+TOKENS_BYTES = 16 << 20  # the tokens of an edit, packed and unpacked
 PNG_BYTES = 256 << 20  # a stored picture, read back for the contact sheet
 
 SCALES, LATENT_SIDE = 64, 256

@@ -2,16 +2,21 @@
 
 import io
 import zipfile
+import zlib
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from hieramp.runtime.backend import BoolArray, FloatArray, IntArray
+from hieramp.runtime.bounds import TOKENS_BYTES
 from hieramp.runtime.edit import Edit
 from hieramp.runtime.encoder import check_encoder, encode
 from hieramp.runtime.errors import SettingsError
+from hieramp.runtime.json_file import read_limited
 from hieramp.runtime.manifest import ModelShape
 from hieramp.runtime.plan import Plan
 
@@ -72,14 +77,29 @@ def _key(scale: int) -> str:
     return f"scale_{scale:02d}"
 
 
-def _arrays(path: Path) -> dict[str, IntArray]:
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz file, none larger than its file says and all together within the limit."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
+        with zipfile.ZipFile(io.BytesIO(read_limited(path, TOKENS_BYTES))) as archive:
+            if sum(member.file_size for member in archive.infolist()) > TOKENS_BYTES:
+                raise ValueError(f"it unpacks to more than {TOKENS_BYTES} bytes")
+            return {name.removesuffix(".npy"): _array(archive.read(name)) for name in archive.namelist()}
     except OSError as error:
         raise SettingsError(f"cannot read the tokens {path}: {error.strerror or error}") from None
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError, EOFError, RuntimeError, NotImplementedError, zlib.error,
+            zipfile.BadZipFile) as error:  # the last four are of archives: encrypted, of a method unknown, damaged
         raise SettingsError(f"{path} is no .npz file of tokens: {error}") from None
+
+
+def _array(npy: bytes) -> NDArray[Any]:
+    """The array of a .npy file (format 1.0); ValueError where its header promises other bytes than there are."""
+    stream = io.BytesIO(npy)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError("its arrays are of an unknown format")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if dtype.hasobject or prod(shape) * dtype.itemsize != len(npy) - stream.tell():
+        raise ValueError("its arrays do not have the bytes that they claim")
+    return np.frombuffer(npy, dtype, offset=stream.tell()).reshape(shape, order="F" if fortran else "C")
 
 
 def _read_mask(path: Path | None, picture: Image.Image | None) -> BoolArray | None:

@@ -1,5 +1,7 @@
 """What an edit is read from: pictures, masks and files of tokens, and one line for each that does not do."""
 
+import io
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,6 +107,22 @@ def test_a_file_that_holds_no_tokens_is_refused(plan: Plan, tmp_path: Path, data
     if data is not None:
         (tmp_path / "a.npz").write_bytes(data)
     with pytest.raises(HierampError, match=r"a\.npz"):
+        read_edit(plan, tmp_path / "a.npz", keep_scales=1)
+
+
+@pytest.mark.parametrize(("members", "message"), [
+    ({"scale_00.npy": b"0" * (17 << 20)}, "unpacks to more than 16777216 bytes"),
+    ({"scale_00.npy": None}, "do not have the bytes that they claim"),
+])
+def test_tokens_that_would_take_much_memory_are_refused(plan: Plan, tmp_path: Path, members: dict[str, bytes | None],
+                                                        message: str) -> None:
+    """A file of a few kilobytes that unpacks to megabytes, and an array of a terabyte that has one number."""
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "<i8", "fortran_order": False, "shape": (1 << 37,)})
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, stream.getvalue() + bytes(8) if data is None else data)
+    with pytest.raises(HierampError, match=message):
         read_edit(plan, tmp_path / "a.npz", keep_scales=1)
 
 
