@@ -83,6 +83,7 @@ def test_another_signature_is_named(tmp_path: Path) -> None:
         opened(tmp_path / "x.onnx")
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered")
 def test_what_is_not_finite_is_not_stored(make_teacher: Callable[..., Path]) -> None:
     teacher = opened(make_teacher(about={"mean": [3e38] * 3, "std": [1e-30] * 3}))
     with pytest.raises(RunError, match="NaN or infinity"):
