@@ -125,6 +125,7 @@ class OnnxRuntimeBackend:
             self._open.step,
             self._step_inputs(scale, conditioning, inputs) | {past_kv(b): cache.rows(b, 0, past) for b in blocks},
             _views(outputs) | {new_kv(b): cache.rows(b, past, end) for b in blocks},
+            looks_up_tokens=True,
         )
         return StepOutputs(outputs["tokens"], outputs["f_hat_next"], outputs["token_map_next"],
                            outputs.get("logits"), outputs.get("saliency"))
@@ -197,11 +198,11 @@ def load_graph(path: Path, provider: Provider, threads: int, compute: str) -> An
     return session
 
 
-def _run(session: Any, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> None:
+def _run(session: Any, inputs: dict[str, Tensor], outputs: dict[str, Tensor], looks_up_tokens: bool = False) -> None:
     try:
         run_bound(session, inputs, outputs)
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
-        if _BEYOND_CODEBOOK in str(error):
+        if looks_up_tokens and _BEYOND_CODEBOOK in str(error):
             raise RunError("a picture of this batch has NaN or infinity in its logits, and this plan is too old to say "
                            "which: export it again, or try smaller --cfg and --beta") from error
         raise RunError(f"ONNX Runtime failed: {shortened(str(error), MESSAGE_LENGTH)}; "
