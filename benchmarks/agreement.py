@@ -10,7 +10,7 @@ from hieramp.export.command import ExportCommand
 from hieramp.export.model_source import ModelSource
 from hieramp.export.parity.agreement import Agreement, draw_agreement, plan_reference
 from hieramp.runtime import PictureKey, Plan, batch_inputs
-from hieramp.runtime.job import shipped_plan
+from hieramp.runtime.plan import shipped_plan
 
 PathOption = click.Path(path_type=Path)
 

@@ -10,7 +10,7 @@ from record import RESULTS, append_row, row
 
 from hieramp.runtime import Plan
 from hieramp.runtime.command import OneLineCommand
-from hieramp.runtime.job import shipped_plan
+from hieramp.runtime.plan import shipped_plan
 
 PathOption = click.Path(path_type=Path)
 _EXPORT = "from hieramp.export.cli import main; main()"

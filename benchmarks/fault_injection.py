@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from unittest import mock
 
-from hieramp.runtime.job import Job, run_job
+from hieramp.runtime.job import Job
+from hieramp.runtime.run_job import run_job
 
 _OPENED_AT = ("hieramp.runtime.durable.open_scratch", "hieramp.runtime.writers.picture_folder.open_scratch")
 
@@ -47,7 +48,7 @@ def half_written(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]
 def run_and_kill(job: Job, seconds: float) -> bool:
     """Run in a process of its own and send SIGKILL after so many seconds; whether it was still running then."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hieramp.runtime.job", "onnxruntime", "PIL.PngImagePlugin"])
+    context.set_forkserver_preload(["hieramp.runtime.run_job", "onnxruntime", "PIL.PngImagePlugin"])
     process = context.Process(target=run_job, args=(job,))
     process.start()
     process.join(seconds)

@@ -19,9 +19,10 @@ from record import RESULTS, append_row, row
 
 from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.errors import RunError
-from hieramp.runtime.job import Job, run_job
+from hieramp.runtime.job import Job
 from hieramp.runtime.plan import shipped_plan
 from hieramp.runtime.progress import Progress
+from hieramp.runtime.run_job import run_job
 from hieramp.runtime.writers.layouts import LAYOUTS
 
 PathOption = click.Path(path_type=Path)

@@ -24,10 +24,11 @@ from hieramp.runtime.cli import main as run_command
 from hieramp.runtime.contact_sheet import draw_contact_sheet
 from hieramp.runtime.contract import WEIGHTS
 from hieramp.runtime.errors import OutputError
-from hieramp.runtime.job import Job, run_job
+from hieramp.runtime.job import Job
 from hieramp.runtime.manifest import is_plain_name, manifest_json, parse_manifest
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.recipe import resolve_recipe
+from hieramp.runtime.run_job import run_job
 from hieramp.runtime.scales import load_scale_constants
 from hieramp.runtime.schedule import Overrides
 from hieramp.runtime.soft_labels import from_npy

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hieramp.runtime.tensorrt.device import CUDA_LIBRARIES, NVML_LIBRARIES, open_first
+from hieramp.runtime.gpu.device import CUDA_LIBRARIES, NVML_LIBRARIES, open_first
 
 _EVERY_SECONDS = 0.05
 _ID_BYTES = 64

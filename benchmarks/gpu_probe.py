@@ -4,7 +4,7 @@ from child import run_child
 from gpu_subjects import Here
 
 from hieramp.runtime.errors import HierampError
-from hieramp.runtime.tensorrt.device import current_device
+from hieramp.runtime.gpu.device import current_device
 
 PROBES = {
     "torch": """
@@ -29,7 +29,7 @@ from hieramp.runtime.tensorrt.library import load_library
 load_library("tensorrt_rtx").messages()
 """,
     "cuda-python": """
-from hieramp.runtime.tensorrt.cuda import Cuda
+from hieramp.runtime.gpu.cuda import Cuda
 Cuda.load().select_first_gpu()
 """,
 }

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hieramp.runtime.onnxruntime_cuda import SESSION_GRAPHS
-from hieramp.runtime.tensorrt.device import Device
-from hieramp.runtime.tensorrt.replay import CUDA_GRAPHS
+from hieramp.runtime.gpu.device import Device
+from hieramp.runtime.gpu.onnxruntime_cuda import SESSION_GRAPHS
+from hieramp.runtime.gpu.replay import CUDA_GRAPHS
 
 NO_GPU = "no NVIDIA GPU with a driver is here"
 

@@ -23,7 +23,7 @@ import json, sys
 from hieramp.export.tensorrt_plugins.choice import reason_against
 from hieramp.export.tensorrt_plugins.sizes import PluginSizes
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.tensorrt.device import current_device
+from hieramp.runtime.gpu.device import current_device
 from hieramp.runtime.tensorrt.library import load_library
 sizes = PluginSizes.of(Plan.open(sys.argv[1]).manifest.model)
 print(json.dumps({"reason": reason_against(load_library("tensorrt"), current_device(), sizes)}))

@@ -18,7 +18,7 @@ from hieramp.runtime import OnnxRuntimeBackend, Plan
 from hieramp.runtime.catalogue import load_catalogue
 from hieramp.runtime.durable import write_text
 from hieramp.runtime.errors import SettingsError
-from hieramp.runtime.job import shipped_plan
+from hieramp.runtime.plan import shipped_plan
 from hieramp_ref.students.classifier import ClassifierSettings
 from hieramp_ref.students.resnet import Resnet, ResnetSpec
 from hieramp_ref.training.data import DATA_VARIABLE, load_held_out, load_images

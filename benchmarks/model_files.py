@@ -9,7 +9,7 @@ from child import Finished, run_child
 
 from hieramp.export.model_source import SHIPPED, ModelSource
 from hieramp.runtime.errors import HierampError
-from hieramp.runtime.job import shipped_plan
+from hieramp.runtime.plan import shipped_plan
 
 HERE = Path(__file__).parent
 EXPORT = "from hieramp.export.cli import main; main()"

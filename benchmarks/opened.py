@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 from hieramp.runtime.backend import Backend
-from hieramp.runtime.onnxruntime_cuda import OnnxRuntimeCudaBackend
+from hieramp.runtime.gpu.onnxruntime_cuda import OnnxRuntimeCudaBackend
+from hieramp.runtime.gpu.replay import CUDA_GRAPHS
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.tensorrt.backend import TensorRtBackend
-from hieramp.runtime.tensorrt.replay import CUDA_GRAPHS
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,8 +14,9 @@ from itertools import count
 from pathlib import Path
 
 from hieramp.runtime import generate
-from hieramp.runtime.job import Job, run_job
+from hieramp.runtime.job import Job
 from hieramp.runtime.progress import Progress
+from hieramp.runtime.run_job import run_job
 from hieramp.runtime.writers.layouts import LAYOUTS
 
 _PROC = Path("/proc/self")

@@ -16,7 +16,7 @@ from hieramp.export.command import ExportCommand
 from hieramp.export.model_source import ModelSource
 from hieramp.runtime import Plan
 from hieramp.runtime.durable import write_text
-from hieramp.runtime.job import shipped_plan
+from hieramp.runtime.plan import shipped_plan
 from hieramp_ref.students.protocol import HARD
 from hieramp_ref.students.settings import StudentSettings
 from hieramp_ref.training.data import DATA_VARIABLE

@@ -7,8 +7,8 @@ import torch
 
 from hieramp.export.errors import ExportError
 from hieramp.runtime.contract import WEIGHTS
-from hieramp.runtime.job import shipped_plan
 from hieramp.runtime.manifest import ClassList
+from hieramp.runtime.plan import shipped_plan
 from hieramp_ref.checkpoint import load_var, load_vqvae, without_class_tokens
 from hieramp_ref.presets import preset
 from hieramp_ref.settings import Settings, default_settings, settings_from_json

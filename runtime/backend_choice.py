@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hieramp.runtime.errors import ProviderError, SettingsError
+from hieramp.runtime.gpu.device import Device
+from hieramp.runtime.gpu.limits import Limits
 from hieramp.runtime.providers import check_name
-from hieramp.runtime.tensorrt.device import Device
-from hieramp.runtime.tensorrt.limits import Limits
 from hieramp.runtime.tensorrt.sidecar import FLAVOURS
 
 BACKENDS = ("auto", *FLAVOURS, "onnxruntime")

@@ -17,11 +17,12 @@ from hieramp.runtime.class_spec import SPEC_HELP
 from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.console import Bar, batch_line
 from hieramp.runtime.errors import SettingsError
-from hieramp.runtime.job import Job, Report, run_job
+from hieramp.runtime.job import Job, Report
 from hieramp.runtime.metrics import MetricsFile
 from hieramp.runtime.processor import COMPUTE_TYPES
 from hieramp.runtime.progress import Observer, Progress
 from hieramp.runtime.providers import PROVIDERS
+from hieramp.runtime.run_job import run_job
 from hieramp.runtime.schedule import Overrides
 from hieramp.runtime.signals import stop_on_signals
 from hieramp.runtime.terminal import printable

@@ -8,11 +8,12 @@ from pathlib import Path
 from hieramp.runtime.backend_choice import EngineSet, Surroundings
 from hieramp.runtime.contract import GRAPH_NAMES
 from hieramp.runtime.errors import HierampError, PlanError
+from hieramp.runtime.gpu.device import Device, current_device
+from hieramp.runtime.gpu.limits import Limits
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.providers import available_providers
-from hieramp.runtime.tensorrt.device import Device, current_device
 from hieramp.runtime.tensorrt.library import load_library
-from hieramp.runtime.tensorrt.limits import Limits, limits_of
+from hieramp.runtime.tensorrt.limits import limits_of
 from hieramp.runtime.tensorrt.sidecar import ENGINES_FOLDER, FLAVOURS, check_sidecar, engine_file, read_sidecar
 
 

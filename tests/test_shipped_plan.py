@@ -8,7 +8,7 @@ import pytest
 
 from hieramp.export.parity.agreement import Agreement, draw_agreement, plan_reference
 from hieramp.runtime import OnnxRuntimeBackend, Picture, PictureKey, Plan, batch_inputs, draw_pictures, resolve_settings
-from hieramp.runtime.job import shipped_plan
+from hieramp.runtime.plan import shipped_plan
 from hieramp_ref.presets import preset
 
 KEYS = [PictureKey(label, index) for label in range(10) for index in range(2)]

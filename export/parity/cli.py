@@ -73,7 +73,7 @@ def compare(plan: Path | None, report: Path | None, as_json: bool, **options: An
     from hieramp.export.parity.job import CompareJob, run_compare
     from hieramp.export.parity.report.data import comparison_data
     from hieramp.export.parity.report.words import comparison_words
-    from hieramp.runtime.job import shipped_plan
+    from hieramp.runtime.plan import shipped_plan
 
     _require("scipy", *(["polygraphy"] if options["save"] or options["recorded"] else []), *_report_needs(report))
     found = run_compare(CompareJob(plan or shipped_plan(), **options))
@@ -100,7 +100,7 @@ def diversity(plan: Path | None, report: Path | None, as_json: bool, **options: 
     """
     from hieramp.export.parity.job import run_diversity
     from hieramp.export.parity.report.diversity import diversity_data, diversity_words
-    from hieramp.runtime.job import shipped_plan
+    from hieramp.runtime.plan import shipped_plan
 
     _require("scipy", *_report_needs(report))
     found = run_diversity(plan or shipped_plan(), **options)

@@ -43,8 +43,8 @@ def build_engines_command(
     from hieramp.export.tensorrt_build.targets import choose_targets, parse_capabilities
     from hieramp.export.tensorrt_plugins.choice import reason_against
     from hieramp.export.tensorrt_plugins.sizes import PluginSizes
+    from hieramp.runtime.gpu.device import current_device
     from hieramp.runtime.plan import Plan
-    from hieramp.runtime.tensorrt.device import current_device
     from hieramp.runtime.tensorrt.library import load_library
 
     batches = Batches(max_batch, min(Batches.opt, max_batch) if opt_batch is None else opt_batch)

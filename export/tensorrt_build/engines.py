@@ -10,9 +10,9 @@ from hieramp.export.tensorrt_build.builder import BuildOptions, Job, build_engin
 from hieramp.export.tensorrt_build.plugin_graph import plugin_graph
 from hieramp.export.tensorrt_build.profiles import graph_profiles
 from hieramp.runtime.contract import GRAPH_NAMES, WEIGHTS
+from hieramp.runtime.gpu.device import Device
 from hieramp.runtime.manifest import Member
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.tensorrt.device import Device
 from hieramp.runtime.tensorrt.library import Library
 from hieramp.runtime.tensorrt.sidecar import (
     SCHEMA_VERSION,

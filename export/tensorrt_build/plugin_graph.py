@@ -1,8 +1,8 @@
 """The graph of an engine that runs the custom operators as plugins."""
 
 from hieramp.export.tensorrt_build.errors import BuildError
+from hieramp.runtime.gpu.device import Device
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.tensorrt.device import Device
 
 
 def plugin_graph(plan: Plan, graph: str, device: Device | None) -> tuple[bytes | None, tuple[str, ...]]:

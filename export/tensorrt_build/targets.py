@@ -3,7 +3,7 @@
 import re
 
 from hieramp.export.tensorrt_build.errors import BuildError
-from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.gpu.device import Device
 from hieramp.runtime.tensorrt.library import Library
 
 DEFAULT_TARGETS = ("86", "89", "120")

@@ -4,7 +4,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from hieramp.export.tensorrt_plugins.sizes import PluginSizes
-from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.gpu.device import Device
 from hieramp.runtime.tensorrt.library import Library
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from hieramp.export.tensorrt_plugins.compiled import PluginKernel, plugin_kernel
 from hieramp.export.tensorrt_plugins.names import NAMESPACE, SALIENCY_BIAS, SAMPLE_TOP_K_TOP_P
-from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.gpu.device import Device
 
 
 def register(device: Device) -> None:

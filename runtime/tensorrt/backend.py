@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hieramp.runtime.errors import SettingsError
+from hieramp.runtime.gpu.backend import DeviceBackend, upload_constants
+from hieramp.runtime.gpu.cuda import Cuda
+from hieramp.runtime.gpu.device import current_device
+from hieramp.runtime.gpu.errors import DeviceError
+from hieramp.runtime.gpu.replay import CUDA_GRAPHS
+from hieramp.runtime.gpu.workspace import Loaded
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.tensorrt.cuda import Cuda
-from hieramp.runtime.tensorrt.device import current_device
-from hieramp.runtime.tensorrt.device_backend import DeviceBackend, upload_constants
 from hieramp.runtime.tensorrt.engine import Engines, load_engines
-from hieramp.runtime.tensorrt.errors import DeviceError
 from hieramp.runtime.tensorrt.library import Library, load_library
 from hieramp.runtime.tensorrt.limits import limits_of
-from hieramp.runtime.tensorrt.replay import CUDA_GRAPHS
-from hieramp.runtime.tensorrt.workspace import Loaded
 
 
 @dataclass(frozen=True)

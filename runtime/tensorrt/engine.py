@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from hieramp.runtime.contract import GRAPH_NAMES
+from hieramp.runtime.gpu.cuda import Cuda
+from hieramp.runtime.gpu.errors import EngineError
+from hieramp.runtime.gpu.memory import ALIGNMENT, Bound
+from hieramp.runtime.gpu.replay import Execution
+from hieramp.runtime.gpu.workspace import Pass
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.tensorrt.cuda import Cuda
-from hieramp.runtime.tensorrt.errors import EngineError
 from hieramp.runtime.tensorrt.library import Library
-from hieramp.runtime.tensorrt.memory import ALIGNMENT, Bound
-from hieramp.runtime.tensorrt.replay import Execution
 from hieramp.runtime.tensorrt.sidecar import Sidecar, check_sidecar, engine_file, read_sidecar, rebuild_command
-from hieramp.runtime.tensorrt.workspace import Pass
 
 
 @dataclass(frozen=True)

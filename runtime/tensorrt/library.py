@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from hieramp.runtime.tensorrt.errors import LibraryError
+from hieramp.runtime.gpu.errors import LibraryError
 from hieramp.runtime.tensorrt.messages import Messages, bound
 from hieramp.runtime.tensorrt.sidecar import FLAVOURS
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from hieramp.runtime.bounds import MESSAGE_LENGTH, SIDECAR_BYTES
 from hieramp.runtime.contract import GRAPH_NAMES, WEIGHTS
+from hieramp.runtime.gpu.errors import EngineError
 from hieramp.runtime.json_file import read_json
 from hieramp.runtime.manifest import Member
 from hieramp.runtime.plan import Plan, describe_member
 from hieramp.runtime.schema import SchemaError, decode, encode
-from hieramp.runtime.tensorrt.errors import EngineError
 from hieramp.runtime.terminal import shortened
 
 SCHEMA_VERSION = 1

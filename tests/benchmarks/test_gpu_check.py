@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, batch_inputs, draw_batch, resolve_settings
-from hieramp.runtime.tensorrt.device import Device, current_device
+from hieramp.runtime.gpu.device import Device, current_device
 from hieramp_ref.vqvae import Vqvae
 
 from .conftest import SPEC, SmallModel

@@ -31,7 +31,8 @@ from hieramp.runtime import (
 from hieramp.runtime.backend_choice import Choice, Needs
 from hieramp.runtime.cli import main
 from hieramp.runtime.distributed.pool import told_by
-from hieramp.runtime.job import Job, run_job
+from hieramp.runtime.job import Job
+from hieramp.runtime.run_job import run_job
 from hieramp.runtime.workplace import safer_choice
 from hieramp.runtime.writers.picture_folder import FolderSink
 

@@ -7,8 +7,8 @@ import pytest
 
 from hieramp.runtime.backend_choice import Choice, EngineSet, Needs, Surroundings, choose_backend
 from hieramp.runtime.errors import ProviderError, SettingsError
-from hieramp.runtime.tensorrt.device import Device
-from hieramp.runtime.tensorrt.limits import Limits
+from hieramp.runtime.gpu.device import Device
+from hieramp.runtime.gpu.limits import Limits
 
 NEEDS = Needs(8, 900)
 GPU = Device("89", "13.0", "580.1")

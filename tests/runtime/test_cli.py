@@ -15,8 +15,7 @@ from PIL import Image
 from hieramp.runtime import cli
 from hieramp.runtime.cli import main
 from hieramp.runtime.errors import HierampError
-from hieramp.runtime.job import shipped_plan
-from hieramp.runtime.plan import Plan
+from hieramp.runtime.plan import Plan, shipped_plan
 
 Run = Callable[..., Result]
 
@@ -280,7 +279,7 @@ def test_overwriting_never_leaves_the_folder(run: Run, out: Path, tmp_path: Path
 
 def test_an_interrupted_dataset_says_it_is_not_complete(run: Run, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("hieramp.runtime.job.draw_contact_sheet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr("hieramp.runtime.making.draw_contact_sheet", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert run().exit_code == 130
     assert json.loads((out / "dataset.json").read_text())["complete"] is False
     assert run().exit_code == 0

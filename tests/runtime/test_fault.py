@@ -9,7 +9,7 @@ from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, resolve_settin
 from hieramp.runtime.drawing import Picture, try_keys
 from hieramp.runtime.errors import ProviderError
 from hieramp.runtime.fault import Fault, describe
-from hieramp.runtime.job import shipped_plan
+from hieramp.runtime.plan import shipped_plan
 from hieramp.runtime.providers import find_provider
 
 LABELS = (0, 3, 9, 3, 5)

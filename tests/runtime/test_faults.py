@@ -15,8 +15,9 @@ from types import ModuleType
 import pytest
 
 from hieramp.runtime.errors import RunError
-from hieramp.runtime.job import Job, run_job
+from hieramp.runtime.job import Job
 from hieramp.runtime.plan import Plan
+from hieramp.runtime.run_job import run_job
 from hieramp.runtime.writers.layouts import LAYOUTS
 
 KILLS = 5

@@ -33,10 +33,11 @@ from hieramp.runtime import (
     resolve_settings,
 )
 from hieramp.runtime.backend_choice import EngineSet, Surroundings
-from hieramp.runtime.job import Job, run_job
+from hieramp.runtime.gpu.device import Device
+from hieramp.runtime.job import Job
 from hieramp.runtime.painter import Painter
+from hieramp.runtime.run_job import run_job
 from hieramp.runtime.tensorrt.backend import TensorRtBackend
-from hieramp.runtime.tensorrt.device import Device
 
 OPTIONS = {"ipc": 3, "batch_size": 4, "threads": 1}
 

@@ -12,10 +12,11 @@ import pytest
 from hieramp.runtime import backends
 from hieramp.runtime.batches import Shard
 from hieramp.runtime.errors import OutputError
-from hieramp.runtime.job import Job, run_job
+from hieramp.runtime.job import Job
 from hieramp.runtime.lock import held
 from hieramp.runtime.painter import Painter
 from hieramp.runtime.plan import Plan
+from hieramp.runtime.run_job import run_job
 from hieramp.runtime.schedule import Overrides
 from hieramp.runtime.writers.layouts import LAYOUTS
 

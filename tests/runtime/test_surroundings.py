@@ -13,10 +13,10 @@ from click.testing import CliRunner, Result
 from hieramp.runtime import Plan
 from hieramp.runtime.backend_choice import EngineSet
 from hieramp.runtime.cli import main
+from hieramp.runtime.gpu.device import Device
+from hieramp.runtime.gpu.limits import Limits
 from hieramp.runtime.surroundings import survey
 from hieramp.runtime.tensorrt.backend import Machine
-from hieramp.runtime.tensorrt.device import Device
-from hieramp.runtime.tensorrt.limits import Limits
 
 from .tensorrt.conftest import CAPABILITY, VERSION, Bench, make_bench, write_engines
 

@@ -23,10 +23,11 @@ from hieramp.runtime.cli import main
 from hieramp.runtime.contact_sheet import draw_contact_sheet
 from hieramp.runtime.drawing import default_batch_size
 from hieramp.runtime.errors import ClassSpecError, OutputError, PlanError, RunError, TeacherError
-from hieramp.runtime.job import Job, run_job
+from hieramp.runtime.job import Job
 from hieramp.runtime.manifest import Manifest, manifest_json, parse_manifest
 from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from hieramp.runtime.plan import Plan, describe_member
+from hieramp.runtime.run_job import run_job
 from hieramp.runtime.scales import load_scale_constants
 from hieramp.runtime.soft_labels import from_npy, npy_bytes
 from hieramp.runtime.teacher import TeacherMetadata

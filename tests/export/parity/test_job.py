@@ -15,9 +15,9 @@ from hieramp.export.model_source import LoadedModel
 from hieramp.export.parity.cli import main
 from hieramp.export.parity.job import CompareJob, run_compare
 from hieramp.runtime import Plan
+from hieramp.runtime.gpu.device import Device
 from hieramp.runtime.manifest import manifest_json
 from hieramp.runtime.tensorrt.backend import Machine
-from hieramp.runtime.tensorrt.device import Device
 from tests.runtime.tensorrt.conftest import CAPABILITY, LARGEST_BATCH, VERSION, Bench, make_bench, write_engines
 
 ENGINES = f"tensorrt_rtx-{VERSION}-sm{CAPABILITY}"

@@ -10,7 +10,7 @@ from hieramp.export.tensorrt_build.errors import BuildError
 from hieramp.export.tensorrt_build.profiles import Batches, graph_profiles
 from hieramp.export.tensorrt_build.targets import choose_targets
 from hieramp.runtime import Plan
-from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.gpu.device import Device
 from hieramp.runtime.tensorrt.library import Library
 
 pytestmark = pytest.mark.tensorrt

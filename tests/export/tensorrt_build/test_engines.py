@@ -11,9 +11,9 @@ from hieramp.export.tensorrt_build.engines import Target, build_engines
 from hieramp.export.tensorrt_build.errors import BuildError
 from hieramp.export.tensorrt_build.profiles import Batches, graph_profiles
 from hieramp.runtime import Plan
+from hieramp.runtime.gpu.device import Device
+from hieramp.runtime.gpu.errors import EngineError
 from hieramp.runtime.plan import describe_member
-from hieramp.runtime.tensorrt.device import Device
-from hieramp.runtime.tensorrt.errors import EngineError
 from hieramp.runtime.tensorrt.library import Library
 from hieramp.runtime.tensorrt.sidecar import check_sidecar, current_system, engine_folder, read_sidecar
 

@@ -6,7 +6,7 @@ import pytest
 
 from hieramp.export.tensorrt_build.errors import BuildError
 from hieramp.export.tensorrt_build.targets import choose_targets, parse_capabilities
-from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.gpu.device import Device
 from hieramp.runtime.tensorrt.library import Library
 
 RTX = Library("tensorrt_rtx", SimpleNamespace(

@@ -12,7 +12,7 @@ import torch
 
 from hieramp.export.tensorrt_plugins import registration
 from hieramp.export.tensorrt_plugins.compiled import PluginKernel
-from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.gpu.device import Device
 
 NATIVE = Path(__file__).with_name("native.py")
 if find_spec("triton") is not None:

@@ -222,7 +222,7 @@ def give_for(module: ModuleType, plugin: str, float_type: str, sizes: Sequence[i
 
 def main(plugin: str, float_type: str, compute_capability: str, cuda: str, *sizes: str) -> None:
     from hieramp.export.tensorrt_plugins.registration import register
-    from hieramp.runtime.tensorrt.device import Device
+    from hieramp.runtime.gpu.device import Device
 
     module = install()
     register(Device(compute_capability, cuda, None))

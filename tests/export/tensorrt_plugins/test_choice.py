@@ -9,7 +9,7 @@ import pytest
 from hieramp.export.tensorrt_plugins import choice
 from hieramp.export.tensorrt_plugins.choice import reason_against
 from hieramp.export.tensorrt_plugins.sizes import PluginSizes
-from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.gpu.device import Device
 from hieramp.runtime.tensorrt.library import Library
 
 SIZES = PluginSizes(256, 64, 4096)

@@ -15,7 +15,7 @@ from hieramp.export.tensorrt_build.builder import BuildOptions, Job, build_engin
 from hieramp.export.tensorrt_plugins.choice import reason_against
 from hieramp.export.tensorrt_plugins.nodes import with_plugins
 from hieramp.export.tensorrt_plugins.sizes import PluginSizes
-from hieramp.runtime.tensorrt.device import Device, current_device
+from hieramp.runtime.gpu.device import Device, current_device
 from hieramp.runtime.tensorrt.library import Library, load_library
 from hieramp.runtime.tensorrt.sidecar import Profile, Range
 

@@ -13,7 +13,7 @@ from hieramp.export.graph import DOMAIN, IR_VERSION, OPSET
 from hieramp.export.operators import operator_bodies, saliency_bias, sample_top_k_top_p
 from hieramp.export.tensorrt_plugins import registration
 from hieramp.export.tensorrt_plugins.names import SALIENCY_BIAS, SAMPLE_TOP_K_TOP_P
-from hieramp.runtime.tensorrt.device import Device
+from hieramp.runtime.gpu.device import Device
 
 FLOATS = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16, "fp32": TensorProto.FLOAT}
 ONNX_TYPES = {"FLOAT": TensorProto.FLOAT, "HALF": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16,

@@ -19,9 +19,10 @@ from hieramp.runtime.batches import Shard
 from hieramp.runtime.distributed.shipment import default_depot
 from hieramp.runtime.distributed.workplace import RayWorkplace
 from hieramp.runtime.errors import StoppedError
-from hieramp.runtime.job import Job, run_job
+from hieramp.runtime.job import Job
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.progress import Progress
+from hieramp.runtime.run_job import run_job
 
 pytestmark = pytest.mark.slow
 BATCHES = 60

@@ -10,10 +10,10 @@ import pytest
 
 from hieramp.runtime import Plan
 from hieramp.runtime.contract import GRAPH_NAMES
+from hieramp.runtime.gpu.cuda import Cuda
 from hieramp.runtime.manifest import Manifest
 from hieramp.runtime.plan import describe_member
 from hieramp.runtime.tensorrt.backend import Machine
-from hieramp.runtime.tensorrt.cuda import Cuda
 from hieramp.runtime.tensorrt.library import Library
 from hieramp.runtime.tensorrt.sidecar import (
     Profile,
@@ -25,8 +25,8 @@ from hieramp.runtime.tensorrt.sidecar import (
     sidecar_json,
     sidecar_path,
 )
+from tests.runtime.gpu.stand_in_cuda import StandInCuda
 
-from .stand_in_cuda import StandInCuda
 from .stand_in_tensorrt import StandInTensorRt, engine_bytes
 
 VERSION, CAPABILITY = "1.7", "89"

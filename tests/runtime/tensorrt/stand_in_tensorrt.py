@@ -20,8 +20,7 @@ from weakref import WeakSet
 import onnxruntime
 
 from hieramp.runtime.binding import ELEMENT_TYPES, Tensor, run_bound
-
-from .stand_in_cuda import ALIGNMENT, StandInCuda
+from tests.runtime.gpu.stand_in_cuda import ALIGNMENT, StandInCuda
 
 ACTIVATION_BYTES = 1024
 Shape = tuple[int, ...]

@@ -12,13 +12,12 @@ from hieramp.export.tensorrt_build.builder import BuildOptions
 from hieramp.export.tensorrt_build.engines import Target, build_engines
 from hieramp.export.tensorrt_build.profiles import Batches
 from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, batch_inputs, draw_batch, resolve_settings
-from hieramp.runtime.job import shipped_plan
-from hieramp.runtime.plan import describe_member
-from hieramp.runtime.tensorrt import tensors
+from hieramp.runtime.gpu import tensors
+from hieramp.runtime.gpu.device import current_device
+from hieramp.runtime.gpu.errors import DeviceError, EngineError, LibraryError
+from hieramp.runtime.plan import describe_member, shipped_plan
 from hieramp.runtime.tensorrt.backend import Machine, TensorRtBackend
-from hieramp.runtime.tensorrt.device import current_device
 from hieramp.runtime.tensorrt.engine import load_engines
-from hieramp.runtime.tensorrt.errors import DeviceError, EngineError, LibraryError
 from hieramp.runtime.tensorrt.library import load_library
 from hieramp.runtime.tensorrt.sidecar import read_sidecar, sidecar_json, sidecar_path
 
@@ -72,7 +71,7 @@ def test_a_library_that_does_not_start(built: tuple[Plan, Path], bench: Callable
 def test_a_tensor_that_is_unknown(make_plan: Callable[..., Path], bench: Callable[..., Bench],
                                   engines: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     plan, made = Plan.open(make_plan()), bench()
-    monkeypatch.setattr("hieramp.runtime.tensorrt.workspace.tensors.decoder_tensors", lambda model, memory: {})
+    monkeypatch.setattr("hieramp.runtime.gpu.workspace.tensors.decoder_tensors", lambda model, memory: {})
     with TensorRtBackend.open(plan, engines(plan), "tensorrt_rtx", machine=made.machine) as backend, pytest.raises(
             EngineError, match=r"decoder\.engine has a tensor f_hat that this runtime does not know; build it again"):
         backend.new_cache(2)
@@ -86,7 +85,7 @@ def test_a_shape_that_is_not_the_engines(make_plan: Callable[..., Path], bench: 
         image = memory.results["image"]
         return {"f_hat": memory.results["f_hat.3"], "image": image.as_shape(2, 8, 8, 3)}
 
-    monkeypatch.setattr("hieramp.runtime.tensorrt.workspace.tensors.decoder_tensors", turned)
+    monkeypatch.setattr("hieramp.runtime.gpu.workspace.tensors.decoder_tensors", turned)
     with TensorRtBackend.open(plan, engines(plan), "tensorrt_rtx", machine=made.machine) as backend, pytest.raises(
             EngineError, match=r"decoder has image \[2, 3, 8, 8\], not \[2, 8, 8, 3\]; build it again"):
         backend.new_cache(2)

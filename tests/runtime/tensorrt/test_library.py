@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from hieramp.runtime.tensorrt.errors import LibraryError
+from hieramp.runtime.gpu.errors import LibraryError
 from hieramp.runtime.tensorrt.library import load_library
 
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from hieramp.runtime.tensorrt.errors import EngineError
-from hieramp.runtime.tensorrt.limits import Limits, limits_of
+from hieramp.runtime.gpu.errors import EngineError
+from hieramp.runtime.gpu.limits import Limits
+from hieramp.runtime.tensorrt.limits import limits_of
 from hieramp.runtime.tensorrt.sidecar import Profile, Range
 
 

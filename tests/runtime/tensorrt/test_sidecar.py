@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from hieramp.runtime import Plan
+from hieramp.runtime.gpu.errors import EngineError
 from hieramp.runtime.plan import describe_member
-from hieramp.runtime.tensorrt.errors import EngineError
 from hieramp.runtime.tensorrt.sidecar import (
     Profile,
     Range,

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from .stand_in_cuda import CaptureMode, Error, MemcpyKind, StandInCuda
+from tests.runtime.gpu.stand_in_cuda import CaptureMode, Error, MemcpyKind, StandInCuda
+
 from .stand_in_tensorrt import AllocationStrategy, Context, Engine, StandInTensorRt, TensorIOMode, TensorLocation
 
 

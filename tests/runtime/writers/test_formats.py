@@ -13,8 +13,9 @@ from PIL import Image
 from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, draw_pictures, resolve_settings
 from hieramp.runtime.catalogue import ClassEntry, load_catalogue
 from hieramp.runtime.images import to_uint8
-from hieramp.runtime.job import Job, run_job
+from hieramp.runtime.job import Job
 from hieramp.runtime.manifest import ClassList, Manifest
+from hieramp.runtime.run_job import run_job
 from hieramp.runtime.writers.picture_folder import FolderSink
 from hieramp.runtime.writers.writer import Encoded
 

@@ -12,13 +12,13 @@ from typing import Any
 from hieramp.runtime.binding import ELEMENT_TYPES
 from hieramp.runtime.contract import GRAPH_NAMES
 from hieramp.runtime.errors import PlanError, ProviderError, RunError, SettingsError
+from hieramp.runtime.gpu.backend import DeviceBackend, upload_constants
+from hieramp.runtime.gpu.cuda import Cuda
+from hieramp.runtime.gpu.limits import Limits
+from hieramp.runtime.gpu.memory import Bound
+from hieramp.runtime.gpu.replay import Execution
+from hieramp.runtime.gpu.workspace import Loaded, Pass
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.tensorrt.cuda import Cuda
-from hieramp.runtime.tensorrt.device_backend import DeviceBackend, upload_constants
-from hieramp.runtime.tensorrt.limits import Limits
-from hieramp.runtime.tensorrt.memory import Bound
-from hieramp.runtime.tensorrt.replay import Execution
-from hieramp.runtime.tensorrt.workspace import Loaded, Pass
 
 SESSION_GRAPHS = ("scale", "none")
 _SILENT = 4  # what goes wrong comes as an exception; a log line would show the names in a graph as they are

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
-from hieramp.runtime.tensorrt.cuda import Cuda
-from hieramp.runtime.tensorrt.memory import Arena, Spec
+from hieramp.runtime.gpu.cuda import Cuda
+from hieramp.runtime.gpu.memory import Arena, Spec
 
 from .stand_in_cuda import StandInCuda
 

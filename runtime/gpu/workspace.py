@@ -7,14 +7,14 @@ from math import gcd
 from typing import Any, Protocol
 
 from hieramp.runtime.backend import Drawing, Request
+from hieramp.runtime.gpu import tensors
+from hieramp.runtime.gpu.cuda import Cuda
+from hieramp.runtime.gpu.errors import EngineError
+from hieramp.runtime.gpu.memory import Arena, Bound
+from hieramp.runtime.gpu.replay import Execution, Replay
+from hieramp.runtime.gpu.tensors import Memory, of_scale
 from hieramp.runtime.manifest import Manifest, ModelShape
 from hieramp.runtime.steps import finite_latents
-from hieramp.runtime.tensorrt import tensors
-from hieramp.runtime.tensorrt.cuda import Cuda
-from hieramp.runtime.tensorrt.errors import EngineError
-from hieramp.runtime.tensorrt.memory import Arena, Bound
-from hieramp.runtime.tensorrt.replay import Execution, Replay
-from hieramp.runtime.tensorrt.tensors import Memory, of_scale
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import pytest
 
 from hieramp.runtime import Plan, RunError, SettingsError, draw_batch, resolve_settings
 from hieramp.runtime.errors import PlanError
-from hieramp.runtime.onnxruntime_cuda import OnnxRuntimeCudaBackend, cuda_options
-from hieramp.runtime.tensorrt.cuda import Cuda
-from hieramp.runtime.tensorrt.errors import DeviceError
+from hieramp.runtime.gpu.cuda import Cuda
+from hieramp.runtime.gpu.errors import DeviceError
+from hieramp.runtime.gpu.onnxruntime_cuda import OnnxRuntimeCudaBackend, cuda_options
 
+from .drawn import assert_class_3_is_named, assert_same, expected, inputs
 from .stand_in_cuda import StandInCuda
 from .stand_in_sessions import StandInSession
-from .test_backend import assert_class_3_is_named, assert_same, expected, inputs
 
 
 class Bench:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from hieramp.runtime.errors import HierampError
-from hieramp.runtime.tensorrt.cuda import Cuda
-from hieramp.runtime.tensorrt.errors import EngineError
+from hieramp.runtime.gpu.cuda import Cuda
+from hieramp.runtime.gpu.errors import EngineError
 
 CUDA_GRAPHS = ("picture", "scale", "none")
 _LOG = logging.getLogger(__name__)

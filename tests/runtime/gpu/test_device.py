@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from hieramp.runtime.tensorrt.device import Device, current_device, query_device
+from hieramp.runtime.gpu.device import Device, current_device, query_device
 
 
 class Cuda:
@@ -67,7 +67,7 @@ def test_no_driver_version(nvml: Nvml | None) -> None:
 
 
 def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hieramp.runtime.tensorrt.device.CUDA_LIBRARIES", ("no-such-library.so",))
+    monkeypatch.setattr("hieramp.runtime.gpu.device.CUDA_LIBRARIES", ("no-such-library.so",))
     assert current_device() is None
 
 

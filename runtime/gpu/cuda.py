@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hieramp.runtime.tensorrt.errors import DeviceError, LibraryError
+from hieramp.runtime.gpu.errors import DeviceError, LibraryError
 
 _LOG = logging.getLogger(__name__)
 

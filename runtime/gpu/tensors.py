@@ -6,9 +6,9 @@ Token maps alternate between two places: a step reads one and writes the other.
 from dataclasses import dataclass
 
 from hieramp.runtime.contract import new_kv, past_kv
+from hieramp.runtime.gpu.memory import Arena, Bound, Spec
 from hieramp.runtime.manifest import Manifest, ModelShape
 from hieramp.runtime.scales import constant_shapes
-from hieramp.runtime.tensorrt.memory import Arena, Bound, Spec
 
 Specs = dict[str, Spec]
 TRACES = ("logits", "saliency")

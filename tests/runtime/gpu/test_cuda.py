@@ -7,9 +7,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from hieramp.runtime.tensorrt.cuda import Cuda
-from hieramp.runtime.tensorrt.device import current_device
-from hieramp.runtime.tensorrt.errors import DeviceError, LibraryError
+from hieramp.runtime.gpu.cuda import Cuda
+from hieramp.runtime.gpu.device import current_device
+from hieramp.runtime.gpu.errors import DeviceError, LibraryError
 
 from .stand_in_cuda import StandInCuda
 

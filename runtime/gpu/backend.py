@@ -5,13 +5,13 @@ from types import TracebackType
 
 from hieramp.runtime.backend import Drawing, Request
 from hieramp.runtime.errors import SettingsError
+from hieramp.runtime.gpu.cuda import Cuda
+from hieramp.runtime.gpu.limits import Limits
+from hieramp.runtime.gpu.memory import Arena
+from hieramp.runtime.gpu.tensors import constant_specs, of_scale
+from hieramp.runtime.gpu.workspace import Loaded, Workspace
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.scales import load_scale_constants
-from hieramp.runtime.tensorrt.cuda import Cuda
-from hieramp.runtime.tensorrt.limits import Limits
-from hieramp.runtime.tensorrt.memory import Arena
-from hieramp.runtime.tensorrt.tensors import constant_specs, of_scale
-from hieramp.runtime.tensorrt.workspace import Loaded, Workspace
 
 _ARRAYS = {"class_token": "class_token_cC", "phi_select": "phi_select_F", "upsample": "upsample_Nl",
            "downsample_next": "downsample_next_mN", "position_next": "position_next_mC"}

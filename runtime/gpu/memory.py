@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hieramp.runtime.tensorrt.cuda import Cuda
+from hieramp.runtime.gpu.cuda import Cuda
 
 ALIGNMENT = 256  # bytes; TensorRT takes no address with less
 _ELEMENT_BYTES = {"float32": 4, "int64": 8, "float16": 2, "bfloat16": 2}

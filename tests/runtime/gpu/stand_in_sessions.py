@@ -13,9 +13,9 @@ from typing import Any
 import onnxruntime
 
 from hieramp.runtime.binding import Tensor, run_bound
+from tests.runtime.tensorrt.stand_in_tensorrt import session_of
 
 from .stand_in_cuda import StandInCuda
-from .stand_in_tensorrt import session_of
 
 
 class StandInBinding:
