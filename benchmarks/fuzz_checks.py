@@ -15,7 +15,7 @@ from unittest import mock
 
 from click.testing import CliRunner
 from fuzz_place import Place
-from fuzz_plan import CONSTANTS, drawn_by_stand_in
+from fuzz_plan import CONSTANTS, MODEL, drawn_by_stand_in
 
 from hieramp.runtime.bounds import NAME_LENGTH, PICTURE_BYTES, picture_bytes
 from hieramp.runtime.catalogue import Catalogue, ClassEntry, folder_names
@@ -23,6 +23,7 @@ from hieramp.runtime.class_spec import select_classes
 from hieramp.runtime.cli import main as run_command
 from hieramp.runtime.contact_sheet import draw_contact_sheet
 from hieramp.runtime.contract import WEIGHTS
+from hieramp.runtime.edit_files import read_tokens
 from hieramp.runtime.errors import OutputError
 from hieramp.runtime.job import Job
 from hieramp.runtime.manifest import is_plain_name, manifest_json, parse_manifest
@@ -132,6 +133,12 @@ def check_soft_labels(place: Place, data: bytes) -> None:
     assert logits_bV.shape == (2, 3)
 
 
+def check_tokens(place: Place, data: bytes) -> None:
+    """A file of tokens to edit has those of the model's scales."""
+    (place.scratch / "tokens.npz").write_bytes(data)
+    assert len(read_tokens(place.scratch / "tokens.npz", MODEL)) == MODEL.token_count
+
+
 def check_picture(place: Place, data: bytes) -> None:
     """A stored picture that is none ends the contact sheet with one line."""
     sheet = draw_contact_sheet([(ClassEntry(0, "ant", "ant"), [BytesIO(data)])])
@@ -200,10 +207,10 @@ def check_graph(place: Place, case: tuple[str, int, int]) -> None:
     for name, target in (("link", place.elsewhere / "canary"), ("sub/up", place.elsewhere)):
         (folder / name).symlink_to(target)
     (folder / "condition.onnx").write_bytes(_graph(location, offset, length))
-    from hieramp.runtime.onnxruntime_backend import _load
+    from hieramp.runtime.onnxruntime_backend import load_graph
     from hieramp.runtime.providers import find_provider
 
-    session: InferenceSession = _load(folder / "condition.onnx", find_provider("cpu"), 1, "f32")
+    session: InferenceSession = load_graph(folder / "condition.onnx", find_provider("cpu"), 1, "f32")
     assert bytes(session.run(None, {})[0]) in b"inside!!"
 
 

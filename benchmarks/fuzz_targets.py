@@ -25,15 +25,17 @@ from fuzz_checks import (
     check_sidecar_file,
     check_soft_labels,
     check_teacher,
+    check_tokens,
     check_weights,
     dataset_files,
 )
 from fuzz_place import Place
-from fuzz_plan import CONSTANTS, NAMES
+from fuzz_plan import CONSTANTS, MODEL, NAMES
 from hypothesis import strategies as st
 from PIL import Image
 
 from hieramp.runtime.contract import WEIGHTS
+from hieramp.runtime.edit_files import tokens_npz
 from hieramp.runtime.images import png_bytes
 from hieramp.runtime.schedule import Overrides
 from hieramp.runtime.soft_labels import npy_bytes
@@ -128,6 +130,8 @@ def targets(place: Place) -> dict[str, Target]:
         "picture": Target(hostile.damaged(picture), check_picture, 6),
         "teacher": Target(hostile.json_texts(TEACHER), check_teacher, 6),
         "soft labels": Target(hostile.damaged(npy_bytes(np.zeros((2, 3), np.float32))), check_soft_labels, 4),
+        "tokens": Target(hostile.damaged(tokens_npz(np.zeros(MODEL.token_count, np.int64), MODEL.patch_sides)),
+                         check_tokens, 4),
         "names": Target(st.tuples(names_lists, st.sampled_from(tuple(LAYOUTS))), check_names, 4),
         "output folder": Target(tampered(place.plan), check_folder, 6),
         "command": Target(st.tuples(hostile.file_bytes(manifest), st.one_of(st.none(), hostile.texts), st.booleans()),

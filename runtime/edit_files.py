@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from hieramp.runtime.backend import BoolArray, FloatArray, IntArray
-from hieramp.runtime.bounds import TOKENS_BYTES
+from hieramp.runtime.bounds import MODEL_SIZES, TOKENS_BYTES
 from hieramp.runtime.edit import Edit
 from hieramp.runtime.encoder import check_encoder, encode
 from hieramp.runtime.errors import SettingsError
@@ -22,6 +22,7 @@ from hieramp.runtime.plan import Plan
 
 TOKENS_SUFFIX = ".npz"
 _WHITE = 128
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")  # Pillow has others, one of which starts Ghostscript
 
 
 def read_edit(plan: Plan, source: Path, mask: Path | None = None, keep_scales: int = 0,
@@ -118,9 +119,11 @@ def _read_mask(path: Path | None, picture: Image.Image | None) -> BoolArray | No
 def _open(path: Path) -> Image.Image:
     """A picture file, turned upright where its metadata say so."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_FORMATS) as picture:
+            if max(picture.size) > MODEL_SIZES["image_side"]:
+                raise ValueError(f"it has {_size(picture)} pixels, and {MODEL_SIZES['image_side']} a side are the most")
             return ImageOps.exif_transpose(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's errors share no base but Exception
         raise SettingsError(f"cannot read the picture {path}: {getattr(error, 'strerror', None) or error}") from None
 
 

@@ -15,7 +15,7 @@ from hieramp.runtime.errors import PlanError
 pytestmark = pytest.mark.filterwarnings("ignore")  # whatever warns of a hostile file
 Script = Callable[[str], ModuleType]
 TARGETS = ("manifest", "plan folder", "sidecar", "classes", "weights", "settings", "memory", "picture", "teacher",
-           "soft labels", "names",
+           "soft labels", "tokens", "names",
            "output folder", "command", "graph")
 CASES_A_SHARE = 20
 

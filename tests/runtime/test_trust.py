@@ -4,6 +4,8 @@ import ast
 import json
 import os
 import tarfile
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -22,7 +24,8 @@ from hieramp.runtime.class_spec import select_classes
 from hieramp.runtime.cli import main
 from hieramp.runtime.contact_sheet import draw_contact_sheet
 from hieramp.runtime.drawing import default_batch_size
-from hieramp.runtime.errors import ClassSpecError, OutputError, PlanError, RunError, TeacherError
+from hieramp.runtime.edit_files import read_edit, read_tokens, tokens_npz
+from hieramp.runtime.errors import ClassSpecError, OutputError, PlanError, RunError, SettingsError, TeacherError
 from hieramp.runtime.job import Job
 from hieramp.runtime.manifest import Manifest, manifest_json, parse_manifest
 from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
@@ -301,6 +304,44 @@ def test_soft_labels_that_are_others_are_refused_unread(data: bytes) -> None:
         from_npy(data, (2, 4))
 
 
+def zipped(**members: bytes) -> bytes:
+    stream = BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("data", [
+    zipped(scale_00=bytes(100 << 20)), zipped(scale_00=npy_bytes(np.zeros((1, 1), np.float32)).replace(
+        b"(1, 1), }            ", b"(1099511627776, 1), }")), zipped(**{f"scale_{k:02d}": b"" for k in range(65)}),
+    zipped(scale_00=b"\x93NUMPY\x09\x00"),
+    zipped(scale_00=npy_bytes(np.zeros((1, 1), np.float32)).replace(b"<f4", b"|O8")),
+])
+def test_tokens_that_claim_too_much_are_refused_unread(data: bytes, plan: Plan, tmp_path: Path) -> None:
+    """A hundred megabytes of zeros are a hundred kilobytes in a zip."""
+    (tmp_path / "a.npz").write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(SettingsError, match=r"a\.npz is no \.npz file of tokens"):
+        read_tokens(tmp_path / "a.npz", plan.manifest.model)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40 << 20  # a read of at most 16 MiB reserves as much
+
+
+def test_a_picture_to_edit_is_of_a_plain_format_and_size(plan: Plan, tmp_path: Path) -> None:
+    for name, data in (("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), ("b.png", bomb())):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(SettingsError, match="cannot read the picture"):
+            read_edit(plan, save_tokens(plan, tmp_path), tmp_path / name)
+
+
+def save_tokens(plan: Plan, folder: Path) -> Path:
+    model = plan.manifest.model
+    (folder / "tokens.npz").write_bytes(tokens_npz(np.zeros(model.token_count, np.int64), model.patch_sides))
+    return folder / "tokens.npz"
+
+
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"mean": [1e999, 0, 0], "std": [1, 1, 1], "std": [1, 1, 1]}',
                                   f'{{"mean": [{10**400}, 0, 0], "std": [1, 1, 1]}}', '{"mean": 0, "std": "abc"}'])
 def test_damaged_metadata_of_a_teacher_is_one_line(text: str) -> None:
@@ -361,11 +402,13 @@ def test_what_fails_in_a_graph_with_hostile_names_is_said_without_them(make_plan
     model = onnx.load(folder / "decoder.onnx")
     model.graph.node[-1].output[0] = "drawn"
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1000, np.float32), "far"))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "one"))
     model.graph.node.extend([
         helper.make_node("ReduceMax", ["f_hat"], ["largest"], keepdims=0),
         helper.make_node("Max", ["largest", "far"], ["place"]),
         helper.make_node("Cast", ["place"], ["index"], to=TensorProto.INT64),
-        helper.make_node("Gather", ["f_hat", "index"], ["beyond"], name="\x1b[2Jred"),
+        helper.make_node("Expand", ["index", "one"], ["shape"]),
+        helper.make_node("Reshape", ["f_hat", "shape"], ["beyond"], name="\x1b[2Jred"),
         helper.make_node("ReduceMax", ["beyond"], ["value"], keepdims=0),
         helper.make_node("Add", ["drawn", "value"], ["image"]),
     ])
