@@ -1,7 +1,6 @@
 """From the start of `hieramp-run` to its first and its last picture, and what the time before the first one goes to."""
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -67,15 +66,15 @@ def start(images_a_class: int, threads: int) -> Start:
                    "--out", str(out)]
         began, first = time.perf_counter(), None
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-            while first is None and child.poll() is None:
-                first = time.perf_counter() - began if any(out.glob("*/*.png")) else None
+            while not (ended := os.wait4(child.pid, os.WNOHANG))[0]:
+                if first is None and any(out.glob("*/*.png")):
+                    first = time.perf_counter() - began
                 time.sleep(_LOOK_EVERY)
-            _, status, usage = os.wait4(child.pid, 0)
-            ended, child.returncode = time.perf_counter() - began, os.waitstatus_to_exitcode(status)
+            everything, (_, status, usage) = time.perf_counter() - began, ended
+            child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode or first is None:
             raise RunError(f"hieramp-run ended with {child.returncode}, and its pictures were not seen")
-        shutil.rmtree(out)
-    return Start(first, ended, usage.ru_utime + usage.ru_stime)
+    return Start(first, everything, usage.ru_utime + usage.ru_stime)
 
 
 def figures(images_a_class: int, threads: int, batch: int, repeats: int) -> dict[str, Any]:
