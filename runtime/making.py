@@ -53,7 +53,8 @@ def make(run: Run, studio: Studio, observers: Sequence[Observer], stop: Stop, sa
             own = tuple(run.writer.folders())
             refuse_links(own)
             claim_folder(job.out, run.recipe, job.shard, job.overwrite, own)
-            say(run.choice.sentence)
+            for line in run.how():
+                say(line)
             write_start(job.out, run.recipe, run.classes, job.shard, redrawn := run.redrawn())
             with held(job.out / record_name(job.shard)):  # against the same shard, which shares the folder
                 make_folders(run.writer.folders())

@@ -7,6 +7,7 @@ from hieramp.runtime.backend import IntArray
 from hieramp.runtime.backend_choice import Choice
 from hieramp.runtime.batches import Unit, units
 from hieramp.runtime.catalogue import ClassEntry, load_catalogue
+from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.dataset import CARD, CLASSES, CONTACT_SHEET, is_marked_complete, read_redrawn
 from hieramp.runtime.edit import Edit, forced_tokens
 from hieramp.runtime.edit_files import read_edit
@@ -20,6 +21,8 @@ from hieramp.runtime.verified import default_memory
 from hieramp.runtime.writers.layouts import LAYOUTS, laid_out, target_of, with_layout, with_tokens
 from hieramp.runtime.writers.picture_folder import is_there
 from hieramp.runtime.writers.writer import Target, Writer
+
+_PROCESSOR = ("cpu", "openvino")
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,14 @@ class Run:
         redrawn = read_redrawn(self.job.out, self.recipe)
         own = {number for unit in self.units() for number in unit.pictures} if redrawn else set()
         return {number: picture for number, picture in redrawn.items() if number in own}
+
+    def how(self) -> list[str]:
+        """Which back end draws and why and, where it is this machine's processor, with how many threads."""
+        job = self.job
+        if job.ray is not None or self.choice.provider not in _PROCESSOR:
+            return [self.choice.sentence]
+        why = "as asked" if job.threads else "the physical cores that this process may use"
+        return [self.choice.sentence, f"threads: {job.threads or usable_cores()}, {why}"]
 
     def is_complete(self) -> bool:
         """Whether the record says so and every file is there."""

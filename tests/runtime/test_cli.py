@@ -14,6 +14,7 @@ from PIL import Image
 
 from hieramp.runtime import cli
 from hieramp.runtime.cli import main
+from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import HierampError
 from hieramp.runtime.plan import Plan, shipped_plan
 
@@ -96,7 +97,7 @@ def test_classes_without_a_teacher_are_refused(run: Run, out: Path) -> None:
 def test_json_is_a_line_a_batch_and_a_report(run: Run, out: Path) -> None:
     result = run("--json", "--classes", "bee,dog", "--batch-size", "3")
     *batches, report = map(json.loads, result.stdout.splitlines())
-    assert result.stderr == report["backend_choice"] + "\n"
+    assert result.stderr == report["backend_choice"] + "\nthreads: 1, as asked\n"
     assert [(event["event"], event["batch"], event["done"], event["total"]) for event in batches] == [
         ("batch", 0, 3, 4), ("batch", 1, 4, 4)]
     assert batches[-1]["seconds_left"] == 0 and batches[0]["images_per_second"] > 0
@@ -106,12 +107,17 @@ def test_json_is_a_line_a_batch_and_a_report(run: Run, out: Path) -> None:
 
 
 def test_the_back_end_and_why_are_said_and_recorded(run: Run, out: Path) -> None:
-    result = run("--json", "--provider", "cpu")
+    result = run("--json", "--provider", "cpu", "--threads", "1")
     sentence = "back end onnxruntime (cpu): the provider that was asked for"
-    assert result.stderr == sentence + "\n"
+    assert result.stderr == sentence + "\nthreads: 1, as asked\n"
     report, record = json.loads(result.stdout.splitlines()[-1]), json.loads((out / "dataset.json").read_text())
     for said in (report, record):
         assert (said["backend"], said["backend_choice"]) == ("onnxruntime", sentence)
+
+
+def test_threads_are_the_cores_unless_asked_for(plan: Plan, out: Path) -> None:
+    result = CliRunner().invoke(main, ["--engine", str(plan.folder), "--out", str(out), "--ipc", "1"])
+    assert f"threads: {usable_cores()}, the physical cores that this process may use\n" in result.stderr
 
 
 def test_the_reason_alone_makes_no_other_dataset(run: Run, out: Path) -> None:
