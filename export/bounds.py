@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 FP32_LOGITS = 1e-3
 MINIMUM_PSNR_DB = {"fp32": 60.0, "fp16": 40.0, "bf16": 30.0}
 MAXIMUM_PSNR_DB = 200.0  # stands for equal images: a manifest holds finite numbers
+DECODER_MARGIN = 2.0  # of an int8 decoder's error over the expected one, which is an estimate to first order
 _EXTREME = 4.0  # largest of some ten thousand normal deviates, in units of their root mean square
 _ROUNDING = {"fp32": 2.0**-24, "fp16": 2.0**-11, "bf16": 2.0**-8}
 
@@ -26,13 +27,15 @@ class PrecisionBounds:
 
 
 def precision_bounds(precision: str, depth: int, sharpness: float, logits_rms: float,
-                     eight_bit_error: float = 0.0) -> PrecisionBounds:
+                     eight_bit_error: float = 0.0, decoder_error: float = 0.0) -> PrecisionBounds:
     """What a plan of that precision must keep, given the model's depth, `attention_sharpness` and size of logits.
 
-    Of an 8-bit plan, `precision` is that of everything else and `eight_bit_error` is `expected_error`.
+    Of an 8-bit plan, `precision` is that of everything else, `eight_bit_error` is `expected_error`, and
+    `decoder_error` what its manifest expects of the image.
     """
     return PrecisionBounds(logits_threshold(precision, depth, sharpness, logits_rms, eight_bit_error),
-                           relative_error(precision, depth, sharpness, eight_bit_error), MINIMUM_PSNR_DB[precision])
+                           relative_error(precision, depth, sharpness, eight_bit_error),
+                           minimum_psnr_db(precision, decoder_error))
 
 
 def relative_error(precision: str, depth: int, sharpness: float, eight_bit_error: float = 0.0) -> float:
@@ -50,6 +53,17 @@ def logits_threshold(
     if precision == "fp32" and not eight_bit_error:
         return FP32_LOGITS
     return logits_rms * relative_error(precision, depth, sharpness, eight_bit_error)
+
+
+def minimum_psnr_db(precision: str, decoder_error: float = 0.0) -> float:
+    """Least PSNR of an image: that of the precision, or with an int8 decoder that of both errors together.
+
+    `decoder_error` is the expected root mean square error of the image, independent of what the precision does.
+    """
+    if not decoder_error:
+        return MINIMUM_PSNR_DB[precision]
+    base = 10 ** (-MINIMUM_PSNR_DB[precision] / 20)
+    return -20 * math.log10(math.hypot(base, DECODER_MARGIN * decoder_error))
 
 
 def psnr_db(image: NDArray[np.float32], reference: NDArray[np.float32]) -> float:

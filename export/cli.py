@@ -36,6 +36,9 @@ def model_options(command: Any) -> Any:
                                        "or fp32, which is faster on a CPU.")
 @click.option("--calibration-images", type=click.IntRange(min=1), default=32, show_default=True,
               help="Images that int8 and fp8 plans are calibrated on.")
+@click.option("--decoder", help="Decoder of an int8 plan: int8 (default with --base-precision fp32) or float.")
+@click.option("--decoder-psnr", type=click.FloatRange(min=0), default=40.0, show_default=True,
+              help="dB that an int8 decoder is expected to keep: as many convolutions stay float.")
 @click.option("--out", type=PathOption, help="Plan folder [default: engines/NAME.plan].")
 @click.option("--static-scales", is_flag=True, help="Also write one fixed-shape graph a scale.")
 @click.option("--static-batch", type=click.IntRange(min=1), default=1, show_default=True,
@@ -69,9 +72,9 @@ def main(from_plan: Path | None, out: Path | None, as_json: bool, target: str | 
 
 _ENGINE_OPTIONS = ("compute_capability", "max_batch", "opt_batch", "timing_cache", "workspace", "opt_level", "tf32",
                    "no_plugins")
-_PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "base_precision", "calibration_images", "out",
-              "static_scales", "static_batch", "trace_outputs", "class_names", "keep_training_weights", "with_encoder",
-              "store_fp16")
+_PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "base_precision", "calibration_images",
+              "decoder", "decoder_psnr", "out", "static_scales", "static_batch", "trace_outputs", "class_names",
+              "keep_training_weights", "with_encoder", "store_fp16")
 
 
 main.add_command(teacher)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from hieramp.export.graph import GraphBuilder
-from hieramp.export.layers import silu
+from hieramp.export.layers import dequantized_weight, quantized, silu
+from hieramp.export.quantization.decoder_layers import adds_bias_behind
+from hieramp.export.weight_file import EIGHT_BIT_TYPES
 from hieramp_ref.convnet import NORM_EPS
 from hieramp_ref.spec import VqvaeSpec
 
@@ -30,13 +32,28 @@ class ConvLayers:
         self.g, self.spec, self.type_name = g, spec, type_name
 
     def conv(self, x: FeatureMap, key: str, *, kernel: int = 3, stride: int = 1) -> FeatureMap:
-        """Padded on all sides so that the side stays, at the right and bottom only where it shrinks."""
+        """Padded on all sides so that the side stays, at the right and bottom only where it shrinks.
+
+        In the type of the graph, or in int8 where its weight is stored so.
+        """
         g, pad = self.g, kernel // 2
         shrinking: dict[str, Any] = {"pads": [0, 0, pad, pad], "strides": [stride, stride]}
         placed: dict[str, Any] = {"pads": [pad] * 4} if stride == 1 else shrinking
-        weight, bias = g.weight(f"{key}.weight", self.type_name), g.weight(f"{key}.bias", self.type_name)
-        out = g.op("Conv", g.cast(x.value, self.type_name), weight, bias, kernel_shape=[kernel, kernel], **placed)
+        placed["kernel_shape"] = [kernel, kernel]
+        value, bias = g.cast(x.value, self.type_name), g.weight(f"{key}.bias", self.type_name)
+        if g.stored[f"{key}.weight"].type_name in EIGHT_BIT_TYPES:
+            out = self._eight_bit_conv(value, key, bias, placed)
+        else:
+            out = g.op("Conv", value, g.weight(f"{key}.weight", self.type_name), bias, **placed)
         return FeatureMap(g.cast(out, "float32"), g.stored[f"{key}.weight"].shape[0], x.side // stride)
+
+    def _eight_bit_conv(self, x: str, key: str, bias: str, placed: dict[str, Any]) -> str:
+        """Input, weight and output pass through int8, which ONNX Runtime makes one kernel of."""
+        g, narrow_type, behind = self.g, self.g.stored[f"{key}.weight"].type_name, adds_bias_behind(key)
+        operands = quantized(g, x, f"{key}.input_scale", narrow_type), dequantized_weight(g, key)
+        out = g.op("Conv", *operands, *([] if behind else [bias]), **placed)
+        out = quantized(g, out, f"{key}.output_scale", narrow_type)
+        return g.op("Add", out, g.op("Reshape", bias, g.const([-1, 1, 1]))) if behind else out
 
     def norm(self, x: FeatureMap, key: str) -> FeatureMap:
         """Group norm, as an instance norm over the groups, then the affine of each channel."""

@@ -1,7 +1,7 @@
 """The decoder graph: a complete f_hat to an image in [0, 1].
 
-Group norm, SiLU and softmax are float32 islands. In bf16 plans the convolutions stay float32 as well, since opset 20's
-Conv takes no bfloat16.
+Group norm, SiLU and softmax are float32 islands, and so are sums where convolutions are int8. In bf16 plans the
+convolutions stay float32 as well, since opset 20's Conv takes no bfloat16.
 """
 
 import onnx

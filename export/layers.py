@@ -14,23 +14,34 @@ def linear(g: GraphBuilder, rows_nC: str, key: str, type_name: str) -> str:
 def linear_with_bias(g: GraphBuilder, rows_nC: str, key: str, bias: str, type_name: str) -> str:
     """The same with a bias that is a value in the graph."""
     if g.stored[f"{key}.weight"].type_name in EIGHT_BIT_TYPES:
-        return g.op("Add", _eight_bit_product(g, rows_nC, key, type_name), bias)
+        return g.op("Add", _eight_bit_product(g, rows_nC, key), bias)
     return g.op("Gemm", rows_nC, g.weight(f"{key}.weight", type_name), bias, transB=1)
 
 
-def _eight_bit_product(g: GraphBuilder, rows_nC: str, key: str, type_name: str) -> str:
+def _eight_bit_product(g: GraphBuilder, rows_nC: str, key: str) -> str:
     """The product with a quantized weight: both operands leave 8 bits right before it, which back ends fuse.
 
     ONNX Runtime makes one int8 kernel of a Gemm without bias whose weight has zero points, and none of any other form:
     hence zero points that say nothing, and a bias that is added by itself.
     """
-    narrow_type, scale = g.stored[f"{key}.weight"].type_name, g.stored_weight(f"{key}.input_scale")
-    narrow = g.op("QuantizeLinear", rows_nC, scale, g.zero(narrow_type))
-    quantized = [f"{key}.{part}" for part in ("weight", "weight_scale", "weight_zero_point")]
-    operands = (g.op("DequantizeLinear", narrow, scale),
-                g.op("DequantizeLinear", *(g.stored_weight(part) for part in quantized if part in g.stored), axis=0))
-    g.types |= {narrow: narrow_type} | dict.fromkeys(operands, type_name)
-    return g.op("Gemm", *operands, transB=1)
+    x_nC = quantized(g, rows_nC, f"{key}.input_scale", g.stored[f"{key}.weight"].type_name)
+    return g.op("Gemm", x_nC, dequantized_weight(g, key), transB=1)
+
+
+def quantized(g: GraphBuilder, x: str, scale_key: str, narrow_type: str) -> str:
+    """A value that passes through 8 bits, by the scale of that key; it has the type of the scale."""
+    scale, zero = g.stored_weight(scale_key), g.zero(narrow_type)
+    value = g.op("DequantizeLinear", g.op("QuantizeLinear", x, scale, zero), scale, zero)
+    g.types[value] = g.stored[scale_key].type_name
+    return value
+
+
+def dequantized_weight(g: GraphBuilder, key: str) -> str:
+    """A weight that is stored in 8 bits, times the scales of its output channels."""
+    parts = [f"{key}.{part}" for part in ("weight", "weight_scale", "weight_zero_point")]
+    value = g.op("DequantizeLinear", *(g.stored_weight(part) for part in parts if part in g.stored), axis=0)
+    g.types[value] = g.stored[f"{key}.weight_scale"].type_name
+    return value
 
 
 def rows(g: GraphBuilder, value: str, width: int) -> str:

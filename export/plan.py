@@ -7,6 +7,7 @@ from pathlib import Path
 import onnx
 from torch import Tensor
 
+from hieramp.export.bounds import MINIMUM_PSNR_DB
 from hieramp.export.condition_graph import condition_graph
 from hieramp.export.decoder_graph import decoder_graph
 from hieramp.export.encoder_gate import encoder_gate
@@ -41,6 +42,7 @@ from hieramp_ref.var import Var
 from hieramp_ref.vqvae import Vqvae
 
 DEFAULT_BASE_PRECISION = "fp16"
+DECODERS = ("int8", "float")
 _TYPE_NAMES = {1: "float32", 7: "int64", 10: "float16", 16: "bfloat16"}
 _OF_ENCODER = ("encoder.", "quant_conv.")
 _TRAINING_ONLY = ("class_head.", *_OF_ENCODER)
@@ -51,7 +53,9 @@ class ExportOptions:
     """How a plan is written; `keep_training_weights` adds the encoder's weights and the class head, to train on.
 
     `with_encoder` adds the encoder as a graph, which gives the tokens of an image. `base_precision` is what 8-bit plans
-    compute everything else in, `calibration_images` what they are calibrated on.
+    compute everything else in, `calibration_images` what they are calibrated on, `decoder` int8 or float: int8 unless
+    given where an int8 plan computes the rest in fp32. As much of it is quantized as keeps `decoder_psnr`, in dB, by
+    expectation; the default is what an fp16 plan must keep.
     """
 
     name: str
@@ -63,10 +67,16 @@ class ExportOptions:
     with_encoder: bool = False
     base_precision: str | None = None
     calibration_images: int = 32
+    decoder: str | None = None
+    decoder_psnr: float = MINIMUM_PSNR_DB["fp16"]
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ExportError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.decoder not in (None, *DECODERS):
+            raise ExportError(f"decoder must be one of {', '.join(DECODERS)}, got {self.decoder!r}")
+        if self.decoder == "int8" and self.precision != "int8":
+            raise ExportError(f"decoder int8 is for int8 plans: leave it out with {self.precision}")
         if self.precision not in EIGHT_BIT_PRECISIONS:
             if self.base_precision is not None:
                 raise ExportError(f"base precision {self.base_precision} is for {' and '.join(EIGHT_BIT_PRECISIONS)}: "
@@ -89,6 +99,13 @@ class ExportOptions:
     def compute_precision(self) -> str:
         """The precision of all that is not in 8 bits."""
         return (self.base_precision or DEFAULT_BASE_PRECISION) if self.eight_bits else self.precision
+
+    @property
+    def eight_bit_decoder(self) -> bool:
+        """Whether the decoder is quantized: unless told otherwise, where a CPU gains by it."""
+        if self.decoder is None:
+            return self.precision == "int8" and self.compute_precision == "fp32"
+        return self.decoder == "int8"
 
 
 def export_plan(
@@ -122,8 +139,9 @@ def export_plan(
 def _quantization(var: Var, vqvae: Vqvae, settings: Settings, options: ExportOptions) -> Quantization | None:
     if not options.eight_bits:
         return None
+    decoder_psnr = options.decoder_psnr if options.eight_bit_decoder else None
     return plan_quantization(var, vqvae, settings, options.precision, options.compute_precision,
-                             options.calibration_images)
+                             options.calibration_images, decoder_psnr=decoder_psnr)
 
 
 def plan_tensors(var: Var, vqvae: Vqvae, options: ExportOptions) -> dict[str, Tensor]:

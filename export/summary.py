@@ -1,10 +1,11 @@
 """What `hieramp-export` says of the plan it wrote: parity, and how the 8-bit layers were calibrated."""
 
+import math
 from dataclasses import asdict
 from typing import Any
 
 from hieramp.runtime.manifest import Manifest, Parity
-from hieramp.runtime.quantization import Quantization
+from hieramp.runtime.quantization import DecoderQuantization, Quantization
 
 
 def summary_figures(manifest: Manifest) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def summary_lines(manifest: Manifest) -> list[str]:
         lines.append(f"encoder: {parity.encoder_agreement:.2%} of its tokens are those of the reference")
     if manifest.quantization:
         lines += _quantization_lines(manifest.precision, manifest.quantization)
+        lines += _decoder_lines(manifest.quantization.decoder) if manifest.quantization.decoder else []
         lines.append(f"logits: error {max(parity.logits_rms):.3g} root mean square, the drawn distributions are "
                      f"{max(parity.kl):.2g} nats away, at the worst scale")
     return lines
@@ -38,6 +40,12 @@ def _quantization_lines(precision: str, quantization: Quantization) -> list[str]
         f"calibrated on {quantization.images} images: inputs up to {layers[widest].input_largest:.3g} ({widest}); one "
         f"layer alone moves the logits by up to {layers[worst].logits_error:.2%} ({worst})",
     ]
+
+
+def _decoder_lines(decoder: DecoderQuantization) -> list[str]:
+    narrow = sum(layer.eight_bits for layer in decoder.layers.values())
+    expected = f", image PSNR {-20 * math.log10(decoder.image_error):.1f} dB expected" if decoder.image_error else ""
+    return [f"decoder: {narrow} of {len(decoder.layers)} convolutions in int8{expected}"]
 
 
 def _parity(manifest: Manifest) -> Parity:

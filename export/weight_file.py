@@ -42,7 +42,7 @@ def storage_type(key: str, tensor: Tensor, precision: str) -> str:
     """
     if tensor.dtype in _EIGHT_BITS:
         return _EIGHT_BITS[tensor.dtype]
-    if key.endswith((".weight_scale", ".input_scale")):
+    if key.endswith((".weight_scale", ".input_scale", ".output_scale")):
         return COMPUTE_TYPES[precision]
     if key.startswith("scale."):
         return "float32"

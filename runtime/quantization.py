@@ -1,5 +1,6 @@
 """What a manifest says about 8-bit layers: how each was calibrated, and whether it was quantized."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,13 +25,49 @@ class QuantizedLayer:
 
 
 @dataclass(frozen=True)
+class QuantizedConvolution:
+    """A convolution of the decoder, whose input, weight and output are int8 unless `eight_bits` is false.
+
+    `image_error` is the root mean square error of the image, in [0, 1], that its roundings are expected to make.
+    """
+
+    eight_bits: bool
+    input_largest: float
+    input_scale: float
+    output_largest: float
+    output_scale: float
+    image_error: float
+
+
+@dataclass(frozen=True)
+class DecoderQuantization:
+    """The convolutions of an int8 decoder, by key, but for its first and last, which stay in the base precision."""
+
+    layers: dict[str, QuantizedConvolution]
+
+    @property
+    def image_error(self) -> float:
+        """Expected root mean square error of the image: errors of all int8 layers are independent."""
+        return math.sqrt(sum(layer.image_error**2 for layer in self.layers.values() if layer.eight_bits))
+
+
+@dataclass(frozen=True)
 class Quantization:
-    """The 8-bit layers of a plan, by key, and the images that they were calibrated on; the rest is `base_precision`."""
+    """The 8-bit layers of a plan, by key, and the images that they were calibrated on; the rest is `base_precision`.
+
+    `decoder` is null, or not there, where the decoder is in the base precision.
+    """
 
     base_precision: str
     images: int
     seed: int
     layers: dict[str, QuantizedLayer]
+    decoder: DecoderQuantization | None = None
+
+    @property
+    def decoder_error(self) -> float:
+        """`image_error` of the decoder, 0 where it is not quantized."""
+        return self.decoder.image_error if self.decoder else 0.0
 
 
 def quantization_problems(precision: str, cache_type: str, quantization: Quantization | None) -> Iterator[str]:
@@ -47,3 +84,14 @@ def quantization_problems(precision: str, cache_type: str, quantization: Quantiz
     for name, layer in quantization.layers.items():
         if layer.input_scale <= 0:
             yield f"quantization.layers.{name}.input_scale must be above 0, got {layer.input_scale:g}"
+    if quantization.decoder:
+        yield from _decoder_problems(precision, quantization.decoder)
+
+
+def _decoder_problems(precision: str, decoder: DecoderQuantization) -> Iterator[str]:
+    if precision != "int8":
+        yield f"quantization.decoder must not be there in {precision} plans"
+    for name, layer in decoder.layers.items():
+        for field in ("input_scale", "output_scale"):
+            if getattr(layer, field) <= 0:
+                yield f"quantization.decoder.layers.{name}.{field} must be above 0, got {getattr(layer, field):g}"

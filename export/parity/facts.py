@@ -20,7 +20,8 @@ class Facts:
     """One side: what it is, which precision, model, settings; `classes` is None where the side does not know them.
 
     `digest` is the plan's, or empty for a checkpoint; `sharpness` is of docs/precision.md, s² there. Of an 8-bit plan,
-    `base_precision` is that of everything but the 8-bit layers, whose error is `eight_bit_error`.
+    `base_precision` is that of everything but the 8-bit layers, whose error is `eight_bit_error`, and
+    `decoder_error` that of the image by an int8 decoder.
     """
 
     name: str
@@ -34,11 +35,12 @@ class Facts:
     digest: str = ""
     base_precision: str = ""
     eight_bit_error: float = 0.0
+    decoder_error: float = 0.0
 
     def bounds(self, logits_rms: float) -> PrecisionBounds:
         """How far this side may be from exact arithmetic."""
         return precision_bounds(self.base_precision or self.precision, self.model.depth, self.sharpness, logits_rms,
-                                self.eight_bit_error)
+                                self.eight_bit_error, self.decoder_error)
 
 
 def plan_facts(plan: Plan, settings: Settings | None = None) -> Facts:
@@ -47,7 +49,8 @@ def plan_facts(plan: Plan, settings: Settings | None = None) -> Facts:
     eight_bits = expected_error(quantization, sharpness, manifest.model.head_width) if quantization else 0.0
     return Facts(manifest.name, "plan", manifest.precision, manifest.model, sharpness,
                  settings or resolve_settings(manifest), amplified_blocks(manifest.amplification), manifest.classes,
-                 plan.digest, quantization.base_precision if quantization else "", eight_bits)
+                 plan.digest, quantization.base_precision if quantization else "", eight_bits,
+                 quantization.decoder_error if quantization else 0.0)
 
 
 def amplified_blocks(amplification: Amplification | None) -> tuple[int, ...]:

@@ -40,8 +40,11 @@ class _Record:
         return InputRange(self.largest, math.sqrt(self.squares / max(self.count, 1)))
 
 
-def calibrate(var: Var, vqvae: Vqvae, settings: Settings, images: int) -> dict[str, InputRange]:
-    """Draw images as the settings say, classes in turn, and give the range of every block layer's input."""
+def calibrate(var: Var, vqvae: Vqvae, settings: Settings, images: int) -> tuple[dict[str, InputRange], Tensor]:
+    """Draw images as the settings say, classes in turn, up to what the decoder reads.
+
+    Gives the range of every block layer's input, and the images' feature maps [images, z, P, P].
+    """
     weights = block_weights(var)
     records = {layer: _Record() for layer in weights}
 
@@ -49,11 +52,12 @@ def calibrate(var: Var, vqvae: Vqvae, settings: Settings, images: int) -> dict[s
         records[layer].add(x)
         return x, weight
 
+    latents = []
     with WatchedLayers(weights, observe), tqdm(total=images, desc="calibrate", unit="img", disable=None) as bar:
         for labels_B, uniforms_BL in calibration_batches(var, images):
-            generate(var, vqvae, labels_B, uniforms_BL, settings)
+            latents.append(generate(var, vqvae, labels_B, uniforms_BL, settings, decode=False).f_hat_BzPP)
             bar.update(len(labels_B))
-    return {layer: record.range() for layer, record in records.items()}
+    return {layer: record.range() for layer, record in records.items()}, torch.cat(latents)
 
 
 def calibration_batches(var: Var, images: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -17,6 +17,7 @@ from hieramp_ref.var import Var
 from hieramp_ref.vqvae import Vqvae
 
 SENSITIVITY_IMAGES = 4
+SENSITIVITY_TOKENS = 520  # enough of them, so that one image of a large model is enough
 SENSITIVE = 3.0  # times the median error
 
 
@@ -29,13 +30,15 @@ def logits_errors(
     Tokens are those of the unquantized model, and amplification is off: both are discontinuous, and a selection that
     one rounding tips says nothing of the layer it happened in.
     """
-    labels_B, uniforms_BL = next(calibration_batches(var, SENSITIVITY_IMAGES))
+    images = min(SENSITIVITY_IMAGES, math.ceil(SENSITIVITY_TOKENS / var.spec.token_count))
+    labels_B, uniforms_BL = next(calibration_batches(var, images))
     settings = replace(settings, beta=(0.0,) * var.spec.scale_count)
-    wanted, weights = generate(var, vqvae, labels_B, uniforms_BL, settings), block_weights(var)
+    wanted = generate(var, vqvae, labels_B, uniforms_BL, settings, decode=False)
+    weights = block_weights(var)
     errors = {}
     for layer in tqdm(weights, desc="sensitivity", unit="layer", disable=None):
         with quantized_layers({layer: weights[layer]}, input_scales, kind, base_precision):
-            found = generate(var, vqvae, labels_B, uniforms_BL, settings, wanted.tokens)
+            found = generate(var, vqvae, labels_B, uniforms_BL, settings, wanted.tokens, decode=False)
         errors[layer] = _relative_error(found.logits, wanted.logits)
     return errors
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from hieramp.export.summary import summary_figures, summary_lines
 from hieramp.runtime.manifest import Parity
-from hieramp.runtime.quantization import Quantization, QuantizedLayer
+from hieramp.runtime.quantization import DecoderQuantization, Quantization, QuantizedConvolution, QuantizedLayer
 
 PARITY = Parity((0.25, 0.5), 52.0, 3.0, True, (0.01, 0.125), (0.001, 0.05))
 LAYERS = {"a": QuantizedLayer(True, 12.5, 0.1, 0.02, 0.01, 0.003),
@@ -21,3 +21,14 @@ def test_lines_and_figures() -> None:
     ]
     figures = summary_figures(manifest)  # type: ignore[arg-type]
     assert figures["quantization"]["layers"]["a"]["input_largest"] == 12.5 and figures["kl"] == (0.001, 0.05)
+
+
+def test_a_line_of_the_decoder() -> None:
+    layers = {name: QuantizedConvolution(eight_bits, 1.0, 0.1, 1.0, 0.1, error)
+              for name, eight_bits, error in (("a", True, 0.006), ("b", True, 0.008), ("c", False, 0.5))}
+    for kept, line in ((0, "decoder: 0 of 1 convolutions in int8"),
+                       (3, "decoder: 2 of 3 convolutions in int8, image PSNR 40.0 dB expected")):
+        decoder = DecoderQuantization(layers if kept else {"c": layers["c"]})
+        manifest = SimpleNamespace(precision="int8", parity=PARITY,
+                                   quantization=Quantization("fp32", 32, 7, LAYERS, decoder))
+        assert line in summary_lines(manifest)  # type: ignore[arg-type]

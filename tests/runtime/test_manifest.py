@@ -23,6 +23,10 @@ MakeManifest = Callable[..., Manifest]
 QUANTIZATION = {"base_precision": "fp32", "images": 32, "seed": 7, "layers": {"var.blocks.0.attn.proj": {
     "eight_bits": True, "input_largest": 12.7, "input_scale": 0.1, "input_error": 0.02, "weight_error": 0.01,
     "logits_error": 0.003}}}
+INT8_DECODER = {"layers": {
+    name: {"eight_bits": eight_bits, "input_largest": 2.0, "input_scale": 0.015, "output_largest": 3.0,
+           "output_scale": 0.023, "image_error": error}
+    for name, eight_bits, error in (("a", True, 0.003), ("b", True, 0.004), ("c", False, 1.0))}}
 
 
 def var_d16() -> ModelShape:
@@ -159,6 +163,19 @@ def test_an_8_bit_plan_says_how_it_was_quantized(make_manifest: MakeManifest) ->
     assert parse_manifest(manifest_json(manifest)) == manifest
 
 
+def test_a_manifest_says_whether_the_decoder_is_int8(make_manifest: MakeManifest) -> None:
+    """Plans written before decoders were quantized do not have the field, and it is not written for a float one."""
+    older = parse_manifest(edited(make_manifest(), in_8_bits()))
+    assert older.quantization is not None and older.quantization.decoder is None
+    assert older.quantization.decoder_error == 0
+    assert "decoder" not in json.loads(manifest_json(older))["quantization"]
+    newer = parse_manifest(edited(make_manifest(), in_8_bits(setter("quantization.decoder", INT8_DECODER))))
+    assert newer.quantization is not None and newer.quantization.decoder is not None
+    assert newer.quantization.decoder_error == pytest.approx(0.005)
+    assert newer.quantization.decoder.layers["b"].output_scale == 0.023
+    assert parse_manifest(manifest_json(newer)) == newer
+
+
 def test_plans_without_the_newer_fields_load_and_write_none(make_manifest: MakeManifest) -> None:
     """The shipped plan is older than the fields of 8-bit plans."""
     parity = {"logits_max_abs": [0.1], "image_psnr_db": 60.0, "threshold": 0.5, "passed": True}
@@ -176,6 +193,11 @@ def test_plans_without_the_newer_fields_load_and_write_none(make_manifest: MakeM
     (in_8_bits(setter("quantization.images", "32")), "quantization.images must be a whole number, got '32'"),
     (in_8_bits(lambda values: values["quantization"]["layers"]["var.blocks.0.attn.proj"].update(input_scale=0)),
      "quantization.layers.var.blocks.0.attn.proj.input_scale must be above 0, got 0"),
+    (in_8_bits(setter("quantization.decoder", INT8_DECODER), setter("precision", "fp8")),
+     "quantization.decoder must not be there in fp8 plans"),
+    (in_8_bits(setter("quantization.decoder", INT8_DECODER), setter("quantization.decoder.layers.a.output_scale", 0)),
+     "quantization.decoder.layers.a.output_scale must be above 0, got 0"),
+    (in_8_bits(setter("quantization.decoder", {})), "quantization.decoder.layers is missing"),
 ])
 def test_quantization_that_does_not_fit_is_named(make_manifest: MakeManifest,
                                                  change: Callable[[dict[str, Any]], None], message: str) -> None:

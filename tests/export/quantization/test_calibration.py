@@ -19,7 +19,7 @@ def test_ranges_are_those_that_hooks_see(tiny: LoadedModel) -> None:
     hooks = [module.register_forward_pre_hook(lambda _, x, name=name: seen.setdefault(name, []).append(x[0].flatten()))
              for name, module in tiny.var.named_modules() if name.endswith(("attn.proj", "ffn.fc1", "ffn.fc2"))]
     try:
-        found = calibrate(tiny.var, tiny.vqvae, tiny.settings, 11)
+        found, latents = calibrate(tiny.var, tiny.vqvae, tiny.settings, 11)
     finally:
         for hook in hooks:
             hook.remove()
@@ -29,7 +29,8 @@ def test_ranges_are_those_that_hooks_see(tiny: LoadedModel) -> None:
         every = torch.cat(inputs)
         assert found[f"var.{name}"].largest == float(every.abs().max())
         assert found[f"var.{name}"].rms == pytest.approx(float(every.square().mean().sqrt()), rel=1e-5)
-    assert found == calibrate(tiny.var, tiny.vqvae, tiny.settings, 11)
+    again, same_latents = calibrate(tiny.var, tiny.vqvae, tiny.settings, 11)
+    assert found == again and torch.equal(latents, same_latents)
 
 
 def test_the_input_of_queries_keys_and_values(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +38,14 @@ def test_the_input_of_queries_keys_and_values(tiny: LoadedModel, monkeypatch: py
     attention = tiny.var.blocks[1].attn
     queries = attention.queries
     monkeypatch.setattr(attention, "queries", lambda x: seen.append(float(x.abs().max())) or queries(x))
-    assert calibrate(tiny.var, tiny.vqvae, tiny.settings, 2)["var.blocks.1.attn.mat_qkv"].largest == max(seen)
+    assert calibrate(tiny.var, tiny.vqvae, tiny.settings, 2)[0]["var.blocks.1.attn.mat_qkv"].largest == max(seen)
+
+
+def test_the_latents_are_those_of_the_drawn_images(tiny: LoadedModel) -> None:
+    _, latents = calibrate(tiny.var, tiny.vqvae, tiny.settings, 11)
+    drawn = [generate(tiny.var, tiny.vqvae, labels, uniforms, tiny.settings)
+             for labels, uniforms in calibration_batches(tiny.var, 11)]
+    assert torch.equal(latents, torch.cat([trace.f_hat_BzPP for trace in drawn])) and latents.shape == (11, 8, 3, 3)
 
 
 @pytest.mark.parametrize(("classes", "images", "labels"), [
@@ -78,7 +86,7 @@ def test_an_input_with_an_outlier_makes_a_layer_sensitive(
     model = make_model()
     kind, var = FORMATS[precision], model.var
     scales = {layer: torch.tensor(found.largest / kind.largest)
-              for layer, found in calibrate(var, model.vqvae, model.settings, 4).items()}
+              for layer, found in calibrate(var, model.vqvae, model.settings, 4)[0].items()}
     name = "var.blocks.1.ffn.fc1"
     plain = logits_errors(var, model.vqvae, model.settings, scales, kind, "fp32")
     spoilt = logits_errors(var, model.vqvae, model.settings, scales | {name: 100 * scales[name]}, kind, "fp32")

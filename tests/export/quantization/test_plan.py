@@ -146,7 +146,7 @@ def test_a_wrong_weight_scale_is_found(
     name = f"var.blocks.2.{layer}"
     assert name in quantized(eight_bit_plan(precision, "fp32"))
     measured = eight_bit_plan(precision, "fp32").manifest.quantization
-    monkeypatch.setattr(plan_module, "plan_quantization", lambda *_: measured)  # once is enough
+    monkeypatch.setattr(plan_module, "plan_quantization", lambda *_, **__: measured)  # once is enough
     for part, message in (("weight_scale", "steps off the reference"), ("input_scale", "calibrated was")):
         with pytest.raises(ParityError, match=f"{name} .*{message}"):
             export_damaged(monkeypatch, f"{name}.{part}", factor, lambda: export(
@@ -166,7 +166,7 @@ def export_damaged(monkeypatch: pytest.MonkeyPatch, key: str, factor: float, run
 def test_two_exports_are_the_same_bytes(tiny: LoadedModel, export: Callable[..., Plan], eight_bit_plan: EightBitPlan,
                                         tmp_path: Path) -> None:
     again = export(tiny, tmp_path / "again.plan", precision="int8", base_precision="fp32", calibration_images=10,
-                   trace_outputs=True)
+                   trace_outputs=True, decoder="float")
     assert again.digest == eight_bit_plan("int8", "fp32").digest
 
 
@@ -180,6 +180,9 @@ def test_an_8_bit_plan_is_no_checkpoint(tiny: LoadedModel, eight_bit_plan: Eight
     ({"precision": "fp16", "base_precision": "fp32"}, "base precision fp32 is for int8 and fp8: leave it out"),
     ({"precision": "fp8", "keep_training_weights": True}, "fp8 weights cannot be trained on: leave out --keep"),
     ({"precision": "int8", "calibration_images": 0}, "calibration images must be at least 1, got 0"),
+    ({"precision": "int8", "decoder": "fp8"}, "decoder must be one of int8, float, got 'fp8'"),
+    ({"precision": "fp8", "decoder": "int8"}, "decoder int8 is for int8 plans: leave it out with fp8"),
+    ({"precision": "fp32", "decoder": "int8"}, "decoder int8 is for int8 plans: leave it out with fp32"),
     ({"precision": "int4"}, "precision must be one of fp32, fp16, bf16, int8, fp8, got 'int4'"),
 ])
 def test_options_that_do_not_fit(options: dict[str, object], message: str) -> None:
@@ -190,3 +193,13 @@ def test_options_that_do_not_fit(options: dict[str, object], message: str) -> No
 def test_fp16_is_the_default_base() -> None:
     assert ExportOptions("x", "int8").compute_precision == "fp16"
     assert ExportOptions("x", "bf16").compute_precision == "bf16"
+
+
+@pytest.mark.parametrize(("options", "eight_bits"), [
+    ({"precision": "int8", "base_precision": "fp32"}, True), ({"precision": "int8"}, False),
+    ({"precision": "int8", "decoder": "int8"}, True),
+    ({"precision": "int8", "base_precision": "fp32", "decoder": "float"}, False),
+    ({"precision": "fp8", "base_precision": "fp32"}, False), ({"precision": "fp32"}, False),
+])
+def test_the_decoder_is_int8_where_a_cpu_gains_by_it(options: dict[str, str], eight_bits: bool) -> None:
+    assert ExportOptions("x", **options).eight_bit_decoder is eight_bits  # type: ignore[arg-type]

@@ -34,6 +34,18 @@ def test_engines_are_built(rtx: Library, small_model: LoadedModel, export: Calla
     assert build_engine(rtx, job, BuildOptions()).nbytes
 
 
+@pytest.mark.parametrize("base", ["fp32", "fp16"])
+@pytest.mark.slow
+def test_an_engine_of_the_int8_decoder_is_built(
+    rtx: Library, small_model: LoadedModel, export: Callable[..., Plan], tmp_path_factory: pytest.TempPathFactory,
+    base: str,
+) -> None:
+    plan = export(small_model, tmp_path_factory.mktemp("decoder") / "x.plan", precision="int8", base_precision=base,
+                  calibration_images=16, decoder="int8", decoder_psnr=0)
+    job = Job("decoder", plan.path("decoder.onnx"), graph_profiles(plan.manifest, "decoder", Batches(4, 2)), ("89",))
+    assert build_engine(rtx, job, BuildOptions()).nbytes
+
+
 @pytest.mark.parametrize("precision", TARGETS)
 def test_usual_targets_are_those_that_have_the_format(rtx: Library, precision: str) -> None:
     assert choose_targets(rtx, (), None, precision) == TARGETS[precision]
