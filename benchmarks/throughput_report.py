@@ -76,24 +76,42 @@ def page(figures: Sequence[dict[str, Any]]) -> str:
 
 
 def plot(figures: Sequence[dict[str, Any]], path: Path) -> None:
-    """Images a second by batch size, a model a panel, a subject a line."""
+    """Images a second by batch size, a model a panel, a subject a line, or bars where there is one batch size."""
     from matplotlib.figure import Figure
 
     models = list(dict.fromkeys(found["model"] for found in figures))
     canvas = Figure(figsize=(5.5 * len(models), 4.2), layout="constrained")
     for axes, model in zip(canvas.subplots(1, len(models), squeeze=False)[0], models, strict=True):
         ours = [found for found in figures if found["model"] == model]
-        for subject in dict.fromkeys(found["subject"] for found in ours):
-            points = sorted((found["batch"], found["images_per_second"]) for found in ours
-                            if found["subject"] == subject)
-            middle = [rate["median"] for _, rate in points]
-            low, high = ([abs(rate[end] - rate["median"]) for _, rate in points] for end in ("min", "max"))
-            axes.errorbar([batch for batch, _ in points], middle, yerr=[low, high], marker="o", capsize=2,
-                          linestyle="--" if subject.startswith(BASELINE) else "-", label=subject)
-        axes.set(title=model, xlabel="batch", ylabel="images a second", xscale="log", yscale="log")
-        axes.legend(fontsize=7)
+        (_lines if len({found["batch"] for found in ours}) > 1 else _bars)(axes, ours)
+        axes.set_title(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     canvas.savefig(path, dpi=110)
+
+
+def _lines(axes: Any, figures: Sequence[dict[str, Any]]) -> None:
+    for subject in dict.fromkeys(found["subject"] for found in figures):
+        points = sorted((found["batch"], found["images_per_second"]) for found in figures
+                        if found["subject"] == subject)
+        middle = [rate["median"] for _, rate in points]
+        axes.errorbar([batch for batch, _ in points], middle, yerr=_reach([rate for _, rate in points]), marker="o",
+                      capsize=2, linestyle="--" if subject.startswith(BASELINE) else "-", label=subject)
+    axes.set(xlabel="batch", ylabel="images a second", xscale="log", yscale="log")
+    axes.legend(fontsize=7)
+
+
+def _bars(axes: Any, figures: Sequence[dict[str, Any]]) -> None:
+    rates = [found["images_per_second"] for found in figures]
+    colors = ["tab:gray" if found["subject"].startswith(BASELINE) else "tab:blue" for found in figures]
+    axes.barh([found["subject"] for found in figures], [rate["median"] for rate in rates], xerr=_reach(rates),
+              capsize=2, color=colors)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"images a second, batch {figures[0]['batch']}")
+
+
+def _reach(rates: Sequence[dict[str, float]]) -> list[list[float]]:
+    """From the medians to the extremes, as error bars."""
+    return [[abs(rate[end] - rate["median"]) for rate in rates] for end in ("min", "max")]
 
 
 def write_report(results: Path, images: Path | None = None) -> None:
