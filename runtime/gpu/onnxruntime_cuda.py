@@ -19,9 +19,9 @@ from hieramp.runtime.gpu.memory import Bound
 from hieramp.runtime.gpu.replay import Execution
 from hieramp.runtime.gpu.workspace import Loaded, Pass
 from hieramp.runtime.plan import Plan
+from hieramp.runtime.sessions import session_options
 
 SESSION_GRAPHS = ("scale", "none")
-_SILENT = 4  # what goes wrong comes as an exception; a log line would show the names in a graph as they are
 _UNLIMITED = Limits(2**31 - 1, None)
 # What decides a shape is read by the processor; a captured graph holds the shape, so another value needs another graph.
 _HOST_INPUTS = ("top_k",)
@@ -150,8 +150,7 @@ def load_session(path: Path, stream: Any, captures: bool) -> Any:
     import onnxruntime
 
     _load_libraries()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _SILENT
+    options = session_options(threads=1)  # of the processor, which only works out shapes
     options.use_deterministic_compute = True
     providers = [("CUDAExecutionProvider", cuda_options(stream, captures)), "CPUExecutionProvider"]
     try:
