@@ -158,7 +158,7 @@ def load_session(path: Path, stream: Any, captures: bool) -> Any:
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
         raise PlanError(f"ONNX Runtime cannot load {path} with CUDA: {error}") from error
     if "CUDAExecutionProvider" not in session.get_providers():
-        raise ProviderError("CUDAExecutionProvider does not start here, see its messages above; check its driver and "
+        raise ProviderError("CUDAExecutionProvider does not start here; check its driver and "
                             "libraries, or use --provider cpu")
     return session
 
