@@ -224,8 +224,9 @@ def test_the_command_says_it_on_one_line_and_in_events(plans: tuple[Plan, Plan],
              "--json"]
     stopped = CliRunner().invoke(main, words)
     assert stopped.exit_code == 1
-    choice, error = stopped.stderr.splitlines()
-    assert choice.startswith("back end") and error.startswith("hieramp-run: error: picture 0 of class 3 'class 3'")
+    choice, threads, error = stopped.stderr.splitlines()
+    assert choice.startswith("back end") and threads == "threads: 1, as asked"
+    assert error.startswith("hieramp-run: error: picture 0 of class 3 'class 3'")
     drawn = CliRunner().invoke(main, [*words, "--safer-plan", str(fp32.folder)])
     assert drawn.exit_code == 0, drawn.stderr
     events = [json.loads(line) for line in drawn.stdout.splitlines()]

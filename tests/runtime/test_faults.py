@@ -181,7 +181,7 @@ def test_a_signal_stops_after_the_batch(layout: str, number: int, exit_code: int
         process.send_signal(number)
         lines, message = process.stdout.read().splitlines(), process.stderr.read()
     assert process.returncode == exit_code
-    assert message.count("\n") == 2 and message.startswith("back end ")
+    assert message.count("\n") == 3 and message.startswith("back end ")
     assert "give the same command again to continue" in message
     left = faults.contents(job.out)
     assert faults.half_written(left, whole) == [] and not [name for name in left if "partial" in name]

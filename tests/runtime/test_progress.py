@@ -91,7 +91,7 @@ def test_a_failure_on_the_way_has_exit_code_1(plan: Plan, tmp_path: Path, monkey
     monkeypatch.setattr(Painter, "paint", fail)
     result = CliRunner().invoke(main, arguments(plan, tmp_path / "out"))
     assert result.exit_code == 1
-    assert result.stderr.count("\n") == 2 and "is not finite" in result.stderr
+    assert result.stderr.count("\n") == 3 and "is not finite" in result.stderr
 
 
 def test_a_shard_says_how_it_is_completed(plan: Plan, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Watch:
         if progress.batch is not None:
             self.drawn.append(progress)
             if len({progress.worker for progress in self.drawn}) < self._workers:
-                time.sleep(0.1)
+                time.sleep(0.5)  # most of the batches are still to be drawn when the last worker has started
 
 
 @pytest.fixture
