@@ -92,10 +92,16 @@ class Pool:
         if not self._calls:
             time.sleep(seconds)
             return
-        done, _ = self._cluster.ray.wait(list(self._calls), num_returns=1, timeout=seconds)
-        for reference in done:
+        for reference in self._done(seconds):
             if reference in self._calls:  # not if it was buried with its worker just now
                 self._settle(reference)
+
+    def _done(self, seconds: float) -> Sequence[Any]:
+        """Every call that is done once one is: a batch at a time would starve a worker that has just opened."""
+        calls, wait = list(self._calls), self._cluster.ray.wait
+        first, _ = wait(calls, num_returns=1, timeout=seconds)
+        done, _ = wait(calls, num_returns=len(calls), timeout=0) if first else ((), ())
+        return done
 
     def _fill_slots(self) -> None:
         """Start an actor in every slot that is free, unless starts have failed there too often."""

@@ -32,5 +32,7 @@ def cluster(environment: None) -> Iterator[Any]:
 
 @pytest.fixture
 def second_node(cluster: Any) -> Any:
-    """The node that is not the head, in place of one that an earlier test lost."""
-    return next(iter(cluster.worker_nodes), None) or cluster.add_node(**SMALL)
+    """A fresh node beside the head, in place of the one that earlier tests killed workers on, or lost."""
+    for node in list(cluster.worker_nodes):
+        cluster.remove_node(node)
+    return cluster.add_node(**SMALL)

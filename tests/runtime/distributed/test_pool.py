@@ -37,12 +37,12 @@ class Reference:
 
 
 class StandIn:
-    """Ray, of which a pool asks this much."""
+    """Ray, of which a pool asks this much; of the calls that are done it names the newest first, as Ray may."""
 
     exceptions = SimpleNamespace(RayError=RayError, RayTaskError=RayTaskError)
 
     def wait(self, references: list[Reference], num_returns: int, timeout: float) -> tuple[list[Reference], None]:
-        return [reference for reference in references if reference.answer][:1], None
+        return [reference for reference in reversed(references) if reference.answer][:num_returns], None
 
     def get(self, reference: Reference, timeout: float) -> Any:
         assert reference.answer

@@ -40,7 +40,7 @@ class Watch:
         if progress.batch is not None:
             self.drawn.append(progress)
             if len({progress.worker for progress in self.drawn}) < self._workers:
-                time.sleep(0.5)  # most of the batches are still to be drawn when the last worker has started
+                time.sleep(1.5)  # a start may take a minute and still leave batches to draw
 
 
 @pytest.fixture
@@ -194,6 +194,7 @@ def test_a_lost_node_costs_nothing(layout: str, make_job: Callable[..., Job], fa
     finally:
         for process in filter(is_running, silent):
             os.kill(process, signal.SIGKILL)
+    assert silent, said
     assert any(f"worker {silent[0]} on " in line and "drawing again: batch " in line for line in said)
     nodes = [progress.worker.node for progress in watch.drawn if progress.worker]
     assert nodes[-1] != second_node.node_id and len(nodes) == BATCHES
