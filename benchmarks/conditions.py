@@ -59,6 +59,7 @@ COMPARISONS = (
     Comparison("does the fp32 plan do as well as the reference?", "plan fp32", "reference"),
     Comparison("does the 16-bit plan do as well as the reference?", "plan 16-bit", "reference"),
     Comparison("does the 8-bit plan do as well as the reference?", "plan 8-bit", "reference"),
+    Comparison("does the 8-bit plan do as well as the fp32 plan?", "plan 8-bit", "plan fp32"),
     Comparison("does amplification help?", "plan fp32", "beta 0"),
     Comparison("do class tokens with amplification help?", "plan fp32", "no class tokens"),
     Comparison("does HierAmp help over the VAR before it?", "plan fp32", "plain VAR"),

@@ -13,7 +13,7 @@ class QuantizedLayer:
     """A linear layer of a block; errors are root mean squares over the size of what they are errors of.
 
     `eight_bits` is false where the layer was left in the base precision. `input_error` and `weight_error` follow from
-    the step sizes, `logits_error` was measured with this layer alone quantized.
+    the step sizes, `logits_error` is what is expected with this layer alone quantized.
     """
 
     eight_bits: bool

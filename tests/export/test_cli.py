@@ -113,6 +113,21 @@ def test_export_in_8_bits(call: Callable[..., Outcome], files: dict[str, Path]) 
     assert found is not None and (found.base_precision, found.images) == ("fp32", 5)
 
 
+@pytest.mark.parametrize(("options", "narrow"), [
+    (("--decoder", "float"), None), (("--decoder-psnr", "0"), "12 of 25"), (("--decoder-psnr", "200"), "0 of 12"),
+    (("--decoder", "int8", "--base-precision", "fp16", "--decoder-psnr", "0"), "12 of 25"),
+    (("--base-precision", "fp16"), None),
+])
+def test_how_much_of_the_decoder_is_in_8_bits(call: Callable[..., Outcome], files: dict[str, Path],
+                                              options: tuple[str, ...], narrow: str | None) -> None:
+    base = () if "--base-precision" in options else ("--base-precision", "fp32")
+    arguments = ("--precision", "int8", *base, *options, "--calibration-images", 32, "--out", files["out"] / "x.plan")
+    code, stdout, stderr = call(cli.main, *model_arguments(files), *arguments)
+    assert (code, stderr) == (0, "")
+    said = [line for line in stdout.splitlines() if line.startswith("decoder: ")]
+    assert [line.partition(" convolutions")[0] for line in said] == ([f"decoder: {narrow}"] if narrow else [])
+
+
 def test_a_plain_var_exports_and_says_what_is_missing(
     call: Callable[..., Outcome], files: dict[str, Path], make_model: Callable[..., LoadedModel]
 ) -> None:
@@ -165,6 +180,9 @@ def assert_one_line(outcome: Outcome, message: str) -> None:
     ({"precision": "int8", "base-precision": "bf16"}, "base precision must be one of fp32, fp16, got 'bf16'"),
     ({"base-precision": "fp16"}, "base precision fp16 is for int8 and fp8: leave it out with fp32"),
     ({"precision": "fp8", "calibration-images": "0"}, "calibration-images"),
+    ({"decoder": "int8"}, "decoder int8 is for int8 plans: leave it out with fp32"),
+    ({"precision": "int8", "decoder": "fp8"}, "decoder must be one of int8, float, got 'fp8'"),
+    ({"precision": "int8", "decoder-psnr": "-1"}, "decoder-psnr"),
     ({"class-names": "none.txt"}, "none.txt cannot be read as class names"),
     ({"static-batch": "0"}, "static-batch"),
     ({"colour": "red"}, "--colour"),
