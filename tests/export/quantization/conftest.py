@@ -1,11 +1,14 @@
-"""8-bit plans of the tiny model, exported once each."""
+"""8-bit plans of the tiny model, exported once each, and the reference with 8-bit layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 
 import pytest
+from torch import Tensor
 
 from hieramp.export.model_source import LoadedModel
+from hieramp.export.quantization.block_layers import WatchedLayers
+from hieramp.export.quantization.formats import EightBitFormat, rounded, row_scales
 from hieramp.runtime import Plan
 
 
@@ -32,3 +35,14 @@ def int8_decoder_plan(tiny: LoadedModel, export: Callable[..., Plan],
                       base_precision=base_precision, calibration_images=32, decoder_psnr=0)
 
     return plan
+
+
+@pytest.fixture(scope="session")
+def quantized_layers() -> Callable[..., WatchedLayers]:
+    """A context in which the reference computes these layers with operands rounded to 8 bits."""
+    def watched(weights: Mapping[str, Tensor], input_scales: Mapping[str, Tensor],
+                kind: EightBitFormat) -> WatchedLayers:
+        narrow = {layer: rounded(w, row_scales(w, kind, "fp32")[:, None], kind) for layer, w in weights.items()}
+        return WatchedLayers(weights, lambda layer, x, _: (rounded(x, input_scales[layer], kind), narrow[layer]))
+
+    return watched

@@ -18,9 +18,8 @@ from hieramp.export.errors import ExportError, ParityError
 from hieramp.export.gate import replay_forced
 from hieramp.export.model_source import LoadedModel
 from hieramp.export.plan import ExportOptions
-from hieramp.export.quantization.block_layers import LAYERS, block_weights
+from hieramp.export.quantization.block_layers import LAYERS, WatchedLayers, block_weights
 from hieramp.export.quantization.formats import FORMATS
-from hieramp.export.quantization.sensitivity import quantized_layers
 from hieramp.export.weight_file import StoredTensor, write_weights
 from hieramp.runtime import Plan
 from hieramp_ref.checkpoint import load_var
@@ -94,7 +93,7 @@ def test_quantization_in_the_graph(eight_bit_plan: EightBitPlan, precision: str,
 
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 def test_the_plan_computes_what_the_reference_does_with_rounded_operands(
-    tiny: LoadedModel, eight_bit_plan: EightBitPlan, precision: str
+    tiny: LoadedModel, eight_bit_plan: EightBitPlan, quantized_layers: Callable[..., WatchedLayers], precision: str
 ) -> None:
     """At the first scale, where nothing has been drawn yet; far nearer than to the reference with all its bits."""
     plan = eight_bit_plan(precision, "fp32")
@@ -104,7 +103,7 @@ def test_the_plan_computes_what_the_reference_does_with_rounded_operands(
     scales = {name: torch.tensor(layers[name].input_scale) for name in weights}
     labels, uniforms = torch.arange(4), torch.rand(4, 14, generator=torch.Generator().manual_seed(0))
     wanted = generate(tiny.var, tiny.vqvae, labels, uniforms, tiny.settings)
-    with quantized_layers(weights, scales, kind, "fp32"):
+    with quantized_layers(weights, scales, kind):
         rounded = generate(tiny.var, tiny.vqvae, labels, uniforms, tiny.settings, wanted.tokens)
     found = replay_forced(plan, labels.numpy(), torch.cat(wanted.tokens, dim=1).numpy()).logits[0]
     to_rounded, to_wanted = (np.abs(found - x.logits[0].numpy()).mean() for x in (rounded, wanted))

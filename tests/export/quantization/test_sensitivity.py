@@ -11,7 +11,7 @@ from torch import Tensor
 from hieramp.export.model_source import LoadedModel
 from hieramp.export.quantization.block_layers import WatchedLayers, block_weights
 from hieramp.export.quantization.calibration import calibrate, calibration_batches
-from hieramp.export.quantization.formats import FORMATS, EightBitFormat, rounded, row_scales
+from hieramp.export.quantization.formats import FORMATS, EightBitFormat
 from hieramp.export.quantization.sensitivity import SENSITIVITY_IMAGES, logits_errors, sensitive_layers
 from hieramp_ref.generate import generate
 
@@ -21,14 +21,12 @@ def input_scales(model: LoadedModel, kind: EightBitFormat) -> dict[str, Tensor]:
             for layer, found in calibrate(model.var, model.vqvae, model.settings, 4)[0].items()}
 
 
-def measured_error(model: LoadedModel, layer: str, scale: Tensor, kind: EightBitFormat) -> float:
+def measured_error(model: LoadedModel, layer: WatchedLayers) -> float:
     """The layer alone quantized while the reference draws on the tokens of the whole model."""
     labels, uniforms = next(calibration_batches(model.var, SENSITIVITY_IMAGES))
     settings = replace(model.settings, beta=(0.0,) * model.var.spec.scale_count)
     wanted = generate(model.var, model.vqvae, labels, uniforms, settings, decode=False)
-    weight = block_weights(model.var)[layer]
-    narrow = rounded(weight, row_scales(weight, kind, "fp32")[:, None], kind)
-    with WatchedLayers({layer: weight}, lambda _, x, weight: (rounded(x, scale, kind), narrow)):
+    with layer:
         found = generate(model.var, model.vqvae, labels, uniforms, settings, wanted.tokens, decode=False)
     error, size = (sum(float(x.double().square().sum()) for x in parts) for parts in (
         [a - b for a, b in zip(found.logits, wanted.logits, strict=True)], wanted.logits))
@@ -38,14 +36,17 @@ def measured_error(model: LoadedModel, layer: str, scale: Tensor, kind: EightBit
 @pytest.mark.parametrize("precision", ["int8", "fp8"])
 @pytest.mark.parametrize("scales", [(0, 1, 2), ()], ids=["class tokens", "plain"])
 def test_what_is_expected_is_what_quantizing_does(
-    make_model: Callable[..., LoadedModel], precision: str, scales: tuple[int, ...]
+    make_model: Callable[..., LoadedModel], quantized_layers: Callable[..., WatchedLayers], precision: str,
+    scales: tuple[int, ...],
 ) -> None:
     """To first order, and by one draw of signs: within a third for each layer, a tenth on the average."""
     model, kind = make_model({"class_token_scales": scales}, {"amplify": bool(scales)}), FORMATS[precision]
     steps = input_scales(model, kind)
     expected = logits_errors(model.var, model.vqvae, model.settings, steps, kind, "fp32")
-    assert expected.keys() == block_weights(model.var).keys()
-    ratios = [error / measured_error(model, layer, steps[layer], kind) for layer, error in expected.items()]
+    weights = block_weights(model.var)
+    assert expected.keys() == weights.keys()
+    ratios = [error / measured_error(model, quantized_layers({layer: weights[layer]}, steps, kind))
+              for layer, error in expected.items()]
     assert all(0.67 < ratio < 1.5 for ratio in ratios)
     assert 0.9 < math.prod(ratios) ** (1 / len(ratios)) < 1.1
 
