@@ -26,15 +26,17 @@ class EngineSet:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is there: engines of the plan, the GPU, ONNX Runtime's providers by their short names.
+    """What is there: engines of the plan and its precision, the GPU, ONNX Runtime's providers by their short names.
 
-    `missing` has a reason for every library (tensorrt, tensorrt_rtx, cuda-python, onnxruntime) that does not import.
+    `missing` has a reason for every library (tensorrt, tensorrt_rtx, cuda-python, onnxruntime) that does not import,
+    and for openvino where a plan in bfloat16 needs it and it does not draw here.
     """
 
     engines: tuple[EngineSet, ...] = ()
     device: Device | None = None
     providers: tuple[str, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Choice:
 
 
 def choose_backend(wanted: str, provider: str | None, here: Surroundings, needs: Needs) -> Choice:
-    """TensorRT engines that fit, else ONNX Runtime on CUDA, else on the CPU, within what is wanted.
+    """TensorRT engines that fit, else ONNX Runtime on CUDA, else a provider of the CPU, within what is wanted.
 
     Raises SettingsError where the two wishes contradict each other, ProviderError where nothing can draw or the
     provider has no such name.
@@ -96,6 +98,9 @@ def _candidates(wanted: str, here: Surroundings, needs: Needs) -> Iterator[tuple
         cuda = Choice("onnxruntime", "cuda", "there is a GPU, and ONNX Runtime knows it")
         yield cuda, _provider_obstacle("cuda", here)
         yield Choice("onnxruntime", "cpu", "which needs no GPU"), _provider_obstacle("cpu", here)
+        if here.precision == "bf16":
+            openvino = Choice("onnxruntime", "openvino", "which needs no GPU and has bfloat16 products")
+            yield openvino, _provider_obstacle("openvino", here)
 
 
 def _engine_candidates(flavour: str, here: Surroundings, needs: Needs) -> Iterator[tuple[Choice, str | None]]:
@@ -124,4 +129,8 @@ def _provider_obstacle(provider: str, here: Surroundings) -> str | None:
         return here.missing["onnxruntime"]
     if provider == "cuda" and here.device is None:
         return _NO_GPU
+    if provider in here.missing:
+        return here.missing[provider]
+    if provider == "cpu" and here.precision == "bf16":
+        return "it has no bfloat16 products"
     return None if provider in here.providers else "this ONNX Runtime has no such provider"

@@ -39,7 +39,7 @@ def find_provider(name: str) -> Provider:
     available = _available()
     if name == "openvino" and provider.full_name not in available and find_spec(_OPENVINO_PLUGIN):
         raise ProviderError("provider 'openvino' is installed and takes none of the processors here; its plug-in "
-                            "offers Intel's only. Use --provider cpu")
+                            "offers Intel's only. Use --provider cpu, which draws all plans but those in bf16")
     if provider.full_name not in available:
         there = ", ".join(short for short, other in PROVIDERS.items() if other.full_name in available)
         raise ProviderError(f"provider {name!r} is not available here (available: {there}); install it with "

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from hieramp.runtime.backend_choice import EngineSet, Surroundings
 from hieramp.runtime.contract import GRAPH_NAMES
-from hieramp.runtime.errors import HierampError, PlanError
+from hieramp.runtime.errors import HierampError, PlanError, ProviderError
 from hieramp.runtime.gpu.device import Device, current_device
 from hieramp.runtime.gpu.limits import Limits
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.providers import available_providers
+from hieramp.runtime.providers import available_providers, find_provider
 from hieramp.runtime.tensorrt.library import load_library
 from hieramp.runtime.tensorrt.limits import limits_of
 from hieramp.runtime.tensorrt.sidecar import ENGINES_FOLDER, FLAVOURS, check_sidecar, engine_file, read_sidecar
@@ -26,9 +26,11 @@ def survey(plan: Plan) -> Surroundings:
     providers: tuple[str, ...] = ()
     try:
         providers = available_providers() if device else _providers_without_gpu()
+        if plan.manifest.precision == "bf16":
+            providers += _openvino(missing)
     except ImportError as error:
         missing["onnxruntime"] = f"ONNX Runtime cannot be imported ({error}): pip install 'hieramp[cpu]'"
-    return Surroundings(engines, device, providers, missing)
+    return Surroundings(engines, device, providers, missing, plan.manifest.precision)
 
 
 def _providers_without_gpu() -> tuple[str, ...]:
@@ -40,6 +42,16 @@ def _providers_without_gpu() -> tuple[str, ...]:
     if found is None:
         raise ImportError("No module named 'onnxruntime'")
     return ("cpu",)
+
+
+def _openvino(missing: dict[str, str]) -> tuple[str, ...]:
+    """OpenVINO, which alone has bfloat16 products on a processor; where it does not draw here, the reason is noted."""
+    try:
+        find_provider("openvino")
+    except ProviderError as error:
+        missing["openvino"] = str(error)
+        return ()
+    return ("openvino",)
 
 
 def _engine_folders(plan: Plan) -> list[Path]:

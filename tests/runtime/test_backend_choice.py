@@ -36,6 +36,9 @@ def chosen(here: Surroundings, wanted: str = "auto", needs: Needs = NEEDS) -> tu
     (replace(ALL, missing={"tensorrt": "x"}), "auto", ("tensorrt_rtx", "tensorrt_rtx-1.7-sm89")),
     (replace(ALL, engines=(replace(FULL, misfit="x"), FULL)), "auto", ("tensorrt", "tensorrt-11.4-sm89")),
     (replace(ALL, missing={"onnxruntime": "x"}), "auto", ("tensorrt", "tensorrt-11.4-sm89")),
+    (replace(ALL, engines=(), precision="bf16"), "auto", ("onnxruntime", "cuda")),
+    (Surroundings(providers=("cpu", "openvino"), precision="bf16"), "auto", ("onnxruntime", "openvino")),
+    (Surroundings(providers=("cpu", "openvino"), precision="int8"), "auto", ("onnxruntime", "cpu")),
 ])
 def test_the_first_that_can_draw(here: Surroundings, wanted: str, expected: tuple[str, str]) -> None:
     assert chosen(here, wanted) == expected
@@ -65,6 +68,12 @@ def test_what_is_wanted_and_cannot_be() -> None:
         choose_backend("tensorrt", None, replace(ALL, engines=(replace(FULL, misfit="it is old"),)), NEEDS)
     with pytest.raises(ProviderError, match=r"onnxruntime \(cuda\), as it is away; onnxruntime \(cpu\), as it is away"):
         choose_backend("auto", None, replace(ALL, engines=(), missing={"onnxruntime": "it is away"}), NEEDS)
+
+
+def test_bfloat16_without_a_provider_for_it() -> None:
+    here = Surroundings(providers=("cpu",), missing={"openvino": "it is away"}, precision="bf16")
+    with pytest.raises(ProviderError, match=r"cpu\), as it has no bfloat16 products; .* \(openvino\), as it is away$"):
+        choose_backend("auto", None, here, NEEDS)
 
 
 def test_a_provider_means_onnx_runtime() -> None:

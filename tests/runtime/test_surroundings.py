@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from click.testing import CliRunner, Result
 from hieramp.runtime import Plan
 from hieramp.runtime.backend_choice import EngineSet
 from hieramp.runtime.cli import main
+from hieramp.runtime.errors import ProviderError
 from hieramp.runtime.gpu.device import Device
 from hieramp.runtime.gpu.limits import Limits
 from hieramp.runtime.surroundings import survey
@@ -67,6 +69,22 @@ def test_without_onnx_runtime(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     here = survey(plan)
     assert here.providers == () and "pip install 'hieramp[cpu]'" in here.missing["onnxruntime"]
+
+
+def test_a_plan_in_bfloat16_needs_openvino(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is looked for on behalf of such a plan alone, as that loads ONNX Runtime."""
+    monkeypatch.setattr("hieramp.runtime.surroundings.current_device", lambda: None)
+    asked, short = list[str](), replace(plan, manifest=replace(plan.manifest, precision="bf16"))
+    monkeypatch.setattr("hieramp.runtime.surroundings.find_provider", asked.append)
+    assert survey(short).providers == ("cpu", "openvino") and survey(short).precision == "bf16"
+    assert survey(plan).providers == ("cpu",) and asked == ["openvino"] * 2
+
+    def away(name: str) -> None:
+        raise ProviderError("it is away")
+
+    monkeypatch.setattr("hieramp.runtime.surroundings.find_provider", away)
+    here = survey(short)
+    assert here.providers == ("cpu",) and here.missing["openvino"] == "it is away"
 
 
 def test_the_newest_engines_come_first(make_plan: Callable[..., Path]) -> None:
