@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 import numpy as np
-from card_text import table as markdown_table
 from child import Finished, run_child
 from model_files import HERE, ModelFiles, prepare
 from record import RESULTS, append_row, row
+from scaling_report import sentence, table, write_report
 from throughput import to_batches
 
 from hieramp.export.command import ExportCommand
@@ -77,30 +77,12 @@ def slope(points: Sequence[Point], value: str) -> float | None:
     return float(np.polyfit(work, cost, 1)[0])
 
 
-def sentence(axis: str, points: Sequence[Point]) -> str:
-    """What the slopes say."""
-    time_slope, memory_slope = slope(points, "seconds"), slope(points, "peak_rss_bytes")
-    if time_slope is None or memory_slope is None:
-        return f"{axis}: one point, no slope."
-    first, last = points[0], points[-1]
-    return (f"{axis} {first.work:g} → {last.work:g}: time grows as work^{time_slope:.2f} ({first.seconds:.3g} → "
-            f"{last.seconds:.3g} s), peak memory as work^{memory_slope:.2f} ({first.peak_rss_bytes / 1e9:.2f} → "
-            f"{last.peak_rss_bytes / 1e9:.2f} GB).")
-
-
 def figures(run: Run, axis: str, model: str, points: Sequence[Point]) -> dict[str, Any]:
     """One row's figures."""
     return {"run": time.strftime("%Y-%m-%dT%H:%M:%S"), "axis": axis, "model": model, "provider": run.provider,
             "compute": run.compute, "threads": run.threads, "repeats": run.repeats,
             "points": [vars(point) for point in points], "seconds_slope": slope(points, "seconds"),
             "memory_slope": slope(points, "peak_rss_bytes")}
-
-
-def table(axis: str, points: Sequence[Point]) -> str:
-    """A row a point."""
-    return markdown_table([axis, "seconds", "seconds / work", "peak memory, GB"], [
-        [f"{p.work:g}", f"{p.seconds:.3f}", f"{p.seconds / p.work:.4f}", f"{p.peak_rss_bytes / 1e9:.2f}"]
-        for p in points])
 
 
 @click.command("scaling", cls=ExportCommand, context_settings={"show_default": True})
@@ -119,7 +101,7 @@ def table(axis: str, points: Sequence[Point]) -> str:
 @click.option("--results", type=PathOption, default=RESULTS, show_default=False, help="Folder of the rows.")
 def main(preset: str, config: Path | None, images: tuple[int, ...], batches: tuple[int, ...], depths: str,
          scales_batch: int, threads: int | None, results: Path, **options: Any) -> None:
-    """Measure every axis: a row each in scaling.jsonl, a table and a sentence each on the screen."""
+    """Measure every axis: a row, a table and a sentence each, then page and plot of all rows."""
     run = Run(threads=threads or usable_cores(), **options)
     files = ModelFiles(preset, config, run.work)
     run.work.mkdir(parents=True, exist_ok=True)
@@ -132,8 +114,10 @@ def main(preset: str, config: Path | None, images: tuple[int, ...], batches: tup
     if depths:
         axes["depth"] = [_depth_point(run, name) for name in depths.split(",")]
     for axis, points in axes.items():
-        append_row(results, row("scaling", figures(run, axis, files.name, points)))
-        click.echo(f"{table(axis, points)}\n\n{sentence(axis, points)}\n")
+        found = figures(run, axis, depths if axis == "depth" else files.name, points)
+        append_row(results, row("scaling", found))
+        click.echo(f"{table(found)}\n\n{sentence(found)}\n")
+    write_report(results)
 
 
 def _divisor(count: int) -> int:

@@ -17,7 +17,10 @@ def test_a_slope_is_the_exponent(script: Script) -> None:
     assert scaling.slope(points, "seconds") == pytest.approx(1.5)
     assert scaling.slope(points, "peak_rss_bytes") == pytest.approx(0, abs=1e-9)
     assert scaling.slope(points[:1], "seconds") is None
-    assert scaling.sentence("images", points) == (
+    run = scaling.Run("cpu", "f32", 2, 0, 3, Path())
+    assert script("scaling_report").sentence(scaling.figures(run, "images", "m", points[:1])) == (
+        "images: one point, no slope.")
+    assert script("scaling_report").sentence(scaling.figures(run, "images", "m", points)) == (
         "images 1 → 100: time grows as work^1.50 (3 → 3e+03 s), peak memory as work^0.00 (7.00 → 7.00 GB).")
 
 
@@ -37,3 +40,11 @@ def test_every_axis_is_recorded(script: Script, small_model: SmallModel, tmp_pat
     assert [point["work"] for point in rows[2]["points"]] == [1, 4, 16]
     assert all(point["seconds"] > 0 for row in rows for point in row["points"])
     assert "images 1 → 4: time grows as" in result.output
+    assert result.output.split("\n\n")[0] in (tmp_path / "scaling.md").read_text()
+    assert (tmp_path / "scaling.png").stat().st_size > 1000
+
+
+def test_the_latest_row_of_an_axis_counts(script: Script) -> None:
+    same = {"model": "m", "provider": "cpu", "compute": "f32", "threads": 2}
+    rows = [{"figures": {"axis": axis, "number": i, **same}} for i, axis in enumerate(("batch", "images", "batch"))]
+    assert [found["number"] for found in script("scaling_report").latest(rows)] == [2, 1]
