@@ -4,7 +4,7 @@ A slope is the exponent of a power law fitted to the points: 1 grows with the wo
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from hieramp.export.model_source import SHIPPED
 from hieramp.runtime.cores import usable_cores
 
 PathOption = click.Path(path_type=Path)
+AXES = ("images", "batch", "scales", "depth")
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ def figures(run: Run, axis: str, model: str, points: Sequence[Point]) -> dict[st
 @click.command("scaling", cls=ExportCommand, context_settings={"show_default": True})
 @click.option("--preset", default=SHIPPED, help="Model of the axes images, batch and scales.")
 @click.option("--config", type=PathOption, help="Model by configuration file (JSON), instead of --preset.")
+@click.option("--axis", "chosen", type=click.Choice(AXES), multiple=True, help="May be repeated  [default: all]")
 @click.option("--images", default="1,10,100,1000", callback=to_batches, help="Images, in batches of up to 20.")
 @click.option("--batches", default="1,2,4,8,16,32,64", callback=to_batches, help="Batch sizes, one batch each.")
 @click.option("--depths", default="", help="Presets of models of growing depth, such as var_d16,var_d20,var_d24.")
@@ -99,22 +101,24 @@ def figures(run: Run, axis: str, model: str, points: Sequence[Point]) -> dict[st
 @click.option("--repeats", type=click.IntRange(min=1), default=3)
 @click.option("--work", type=PathOption, default=Path("runs/throughput"), help="Folder for weights and plans; kept.")
 @click.option("--results", type=PathOption, default=RESULTS, show_default=False, help="Folder of the rows.")
-def main(preset: str, config: Path | None, images: tuple[int, ...], batches: tuple[int, ...], depths: str,
-         scales_batch: int, threads: int | None, results: Path, **options: Any) -> None:
+def main(preset: str, config: Path | None, chosen: tuple[str, ...], images: tuple[int, ...],
+         batches: tuple[int, ...], depths: str, scales_batch: int, threads: int | None, results: Path,
+         **options: Any) -> None:
     """Measure every axis: a row, a table and a sentence each, then page and plot of all rows."""
     run = Run(threads=threads or usable_cores(), **options)
     files = ModelFiles(preset, config, run.work)
     run.work.mkdir(parents=True, exist_ok=True)
     prepare(files, ["fp32"], run.seed)
-    axes: dict[str, list[Point]] = {
-        "images": [measure_point(run, files, count, count, _divisor(count)) for count in images],
-        "batch": [measure_point(run, files, batch, batch, batch) for batch in batches],
-        "tokens of a scale": over_scales(run, files, scales_batch, files.source.spec.patch_sides),
+    axes: dict[str, tuple[str, Callable[[], list[Point]]]] = {
+        "images": ("images", lambda: [measure_point(run, files, n, n, _divisor(n)) for n in images]),
+        "batch": ("batch", lambda: [measure_point(run, files, n, n, n) for n in batches]),
+        "scales": (f"tokens of a scale, batch {scales_batch}",
+                   lambda: over_scales(run, files, scales_batch, files.source.spec.patch_sides)),
+        "depth": ("depth", lambda: [_depth_point(run, name) for name in depths.split(",")]),
     }
-    if depths:
-        axes["depth"] = [_depth_point(run, name) for name in depths.split(",")]
-    for axis, points in axes.items():
-        found = figures(run, axis, depths if axis == "depth" else files.name, points)
+    for name in chosen or AXES[: None if depths else -1]:
+        axis, measure = axes[name]
+        found = figures(run, axis, depths if name == "depth" else files.name, measure())
         append_row(results, row("scaling", found))
         click.echo(f"{table(found)}\n\n{sentence(found)}\n")
     write_report(results)

@@ -53,11 +53,17 @@ class Run:
 
 def draw(run: Run, subject: Subject, batch: int) -> Finished:
     """Draw the timed batches with one subject."""
-    options = ["--images", str(batch * run.timed), "--batch", str(batch), "--warm-up", str(run.warm_up), "--seed",
-               str(run.seed), "--threads", str(run.threads), "--out", run.files.work / "drawn.npz", *subject.options]
+    options = ["--images", str(batch * run.timed), "--batch", str(batch), "--warm-up", str(warm_up(run, subject)),
+               "--seed", str(run.seed), "--threads", str(run.threads), "--out", run.files.work / "drawn.npz",
+               *subject.options]
     if subject.is_reference:
         return run_child([HERE / "draw_reference.py", *run.files.reference_options, "--device", run.device, *options])
     return run_child([HERE / "draw_runtime.py", run.plan(subject), *options])
+
+
+def warm_up(run: Run, subject: Subject) -> int:
+    """Batches before the clock starts: what compiles does so in one of them at least."""
+    return max(run.warm_up, int("--compile" in subject.options))
 
 
 def trace(run: Run, subject: Subject, out: Path, forced: Path | None) -> None:
@@ -106,7 +112,7 @@ def measure(run: Run) -> list[dict[str, Any]]:
         figures += [{
             "run": started, "model": run.files.name, "subject": subject.name, "batch": batch,
             "options": list(subject.options), "plan": subject.plan or None, "threads": run.threads,
-            "device": run.device, "warm_up": run.warm_up, "timed_batches": run.timed, "repeats": run.repeats,
+            "device": run.device, "warm_up": warm_up(run, subject), "timed_batches": run.timed, "repeats": run.repeats,
             "seed": run.seed, "parity": parity[subject.name],
         } | speed(turns[subject.name], batch, operations, ceiling, subject.ceiling) for subject in run.subjects]
     return figures

@@ -36,7 +36,7 @@ def test_every_axis_is_recorded(script: Script, small_model: SmallModel, tmp_pat
         "--repeats", "1", "--threads", "1", "--work", str(tmp_path / "work"), "--results", str(tmp_path)])
     assert result.exit_code == 0, result.output
     rows = [json.loads(line)["figures"] for line in (tmp_path / "scaling.jsonl").open()]
-    assert [row["axis"] for row in rows] == ["images", "batch", "tokens of a scale"]
+    assert [row["axis"] for row in rows] == ["images", "batch", "tokens of a scale, batch 1"]
     assert [point["work"] for point in rows[2]["points"]] == [1, 4, 16]
     assert all(point["seconds"] > 0 for row in rows for point in row["points"])
     assert "images 1 → 4: time grows as" in result.output
