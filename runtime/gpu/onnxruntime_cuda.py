@@ -26,7 +26,7 @@ _UNLIMITED = Limits(2**31 - 1, None)
 # What decides a shape is read by the processor; a captured graph holds the shape, so another value needs another graph.
 _HOST_INPUTS = ("top_k",)
 _NO_GRAPH = "-1"
-LoadSession = Callable[[Path, Any, bool], Any]
+LoadSession = Callable[[Path, dict[str, str]], Any]
 _LOG = logging.getLogger(__name__)
 
 
@@ -131,7 +131,9 @@ def load_sessions(plan: Plan, stream: Any, captures: bool, load: LoadSession) ->
     """The sessions of all graphs, running in that stream; where CUDA graphs cannot be, the log says so."""
     files = {name: plan.path(plan.manifest.graphs[name].file) for name in GRAPH_NAMES}
     try:
-        return Sessions({name: load(path, stream, captures) for name, path in files.items()}, captures, count(1))
+        loaded = {name: load(path, cuda_options(stream, captures, _halves_alone(plan, name)))
+                  for name, path in files.items()}
+        return Sessions(loaded, captures, count(1))
     except PlanError as error:
         if not captures:
             raise
@@ -139,20 +141,29 @@ def load_sessions(plan: Plan, stream: Any, captures: bool, load: LoadSession) ->
         return load_sessions(plan, stream, False, load)
 
 
-def cuda_options(stream: Any, captures: bool) -> dict[str, str]:
-    """Options of the CUDA provider: float32 means float32, and the same algorithms in every run."""
-    return {"device_id": "0", "user_compute_stream": str(int(stream)), "use_tf32": "0",
+def _halves_alone(plan: Plan, graph: str) -> bool:
+    """Whether every convolution and product of a graph is in float16, as in the decoder of an fp16 plan."""
+    return graph == "decoder" and plan.manifest.precision == "fp16"
+
+
+def cuda_options(stream: Any, captures: bool, halves_alone: bool) -> dict[str, str]:
+    """Options of the CUDA provider: float32 means float32, and the same algorithms in every run.
+
+    Without TF32 ONNX Runtime keeps every convolution off the tensor cores, those in float16 too, for which cuDNN has
+    nothing else; they then fall back to slower plans. So TF32 is let in where there is no float32 for it to shorten.
+    """
+    return {"device_id": "0", "user_compute_stream": str(int(stream)), "use_tf32": "1" if halves_alone else "0",
             "cudnn_conv_algo_search": "HEURISTIC", "enable_cuda_graph": "1" if captures else "0"}
 
 
-def load_session(path: Path, stream: Any, captures: bool) -> Any:
-    """A session that runs in that stream, and may be captured where `captures` says so."""
+def load_session(path: Path, cuda: dict[str, str]) -> Any:
+    """A session with these options of the CUDA provider."""
     import onnxruntime
 
     _load_libraries()
     options = session_options(threads=1)  # of the processor, which only works out shapes
     options.use_deterministic_compute = True
-    providers = [("CUDAExecutionProvider", cuda_options(stream, captures)), "CPUExecutionProvider"]
+    providers = [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers)
     except Exception as error:  # ONNX Runtime's errors share no base but Exception

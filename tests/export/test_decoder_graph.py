@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -55,3 +56,16 @@ def test_attention_does_not_overflow_in_fp16(
     f_hat = torch.randn(1, 8, 3, 3, generator=torch.Generator().manual_seed(0))
     image = run_model(decoder_graph(model.var.spec.vqvae, stored, "fp16", Dimensions()), f_hat=f_hat.numpy())[0]
     np.testing.assert_allclose(image, (model.vqvae.decode(f_hat).numpy() + 1) / 2, atol=0.02)
+
+
+def test_an_fp16_decoder_multiplies_float16_alone(tmp_path: Path, make_model: Callable[..., LoadedModel]) -> None:
+    """So that ONNX Runtime on CUDA may be allowed TF32 there, without which it keeps off the tensor cores."""
+    model = make_model()
+    stored = write_weights(tmp_path / "weights.safetensors",
+                           plan_tensors(model.var, model.vqvae, ExportOptions("tiny")), "fp16")
+    graph = onnx.shape_inference.infer_shapes(decoder_graph(model.var.spec.vqvae, stored, "fp16", Dimensions())).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    types |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    products = [node for node in graph.node if node.op_type in ("Conv", "MatMul", "Gemm")]
+    assert {node.op_type for node in products} == {"Conv", "MatMul"}
+    assert {types[name] for node in products for name in node.input} == {onnx.TensorProto.FLOAT16}

@@ -12,7 +12,7 @@ from hieramp.runtime import Plan, RunError, SettingsError, draw_batch, resolve_s
 from hieramp.runtime.errors import PlanError
 from hieramp.runtime.gpu.cuda import Cuda
 from hieramp.runtime.gpu.errors import DeviceError
-from hieramp.runtime.gpu.onnxruntime_cuda import OnnxRuntimeCudaBackend, cuda_options
+from hieramp.runtime.gpu.onnxruntime_cuda import OnnxRuntimeCudaBackend, cuda_options, load_sessions
 
 from .drawn import assert_class_3_is_named, assert_same, expected, inputs
 from .stand_in_cuda import StandInCuda
@@ -27,10 +27,11 @@ class Bench:
         self.sessions: list[StandInSession] = []
         self.refuses_graphs = False
 
-    def load(self, path: Path, stream: Any, captures: bool) -> StandInSession:
+    def load(self, path: Path, options: dict[str, str]) -> StandInSession:
+        captures = options["enable_cuda_graph"] == "1"
         if captures and self.refuses_graphs:
             raise PlanError("nodes have not been partitioned to the CUDA EP")
-        self.sessions.append(StandInSession(self.cuda, path, stream, captures))
+        self.sessions.append(StandInSession(self.cuda, path, int(options["user_compute_stream"]), captures))
         return self.sessions[-1]
 
     def open(self, plan: Plan, mode: str = "scale") -> OnnxRuntimeCudaBackend:
@@ -149,7 +150,18 @@ def test_unknown_modes_are_refused(plan: Plan) -> None:
 
 
 def test_float32_is_float32_and_algorithms_are_not_timed() -> None:
-    options = cuda_options(np.int64(77), True)
+    options = cuda_options(np.int64(77), True, False)
     assert options["use_tf32"] == "0" and options["cudnn_conv_algo_search"] == "HEURISTIC"
     assert options["user_compute_stream"] == "77" and options["enable_cuda_graph"] == "1"
-    assert cuda_options(1, False)["enable_cuda_graph"] == "0"
+    assert cuda_options(1, False, False)["enable_cuda_graph"] == "0"
+
+
+@pytest.mark.parametrize(("precision", "tf32"), [("fp32", "000"), ("fp16", "001"), ("bf16", "000")])
+def test_tensor_cores_are_open_where_there_is_no_float32_to_shorten(plan: Plan, precision: str, tf32: str) -> None:
+    seen, manifest = list[str](), replace(plan.manifest, precision=precision)
+
+    def load(path: Path, options: dict[str, str]) -> None:
+        seen.append(options["use_tf32"])
+
+    load_sessions(replace(plan, manifest=manifest), 1, True, load)
+    assert "".join(seen) == tf32
