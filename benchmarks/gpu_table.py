@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from card_text import table as markdown_table
+from card.text import table as markdown_table
 from record import show_spread
 
 Figures = dict[str, Any]

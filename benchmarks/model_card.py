@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import card_text
 import click
-from held_out import CrossEntropy, Tokenizer, token_cross_entropy, tokenizer_figures
-from judge import Accuracy, accuracy, load_or_train
-from recognition import Recognition, recognise, variants
+from card import text as card_text
+from card.held_out import CrossEntropy, Tokenizer, token_cross_entropy, tokenizer_figures
+from card.judge import Accuracy, accuracy, load_or_train
+from card.recognition import Recognition, recognise, variants
 from record import RESULTS, append_row, row
 
 from hieramp.export.command import ExportCommand

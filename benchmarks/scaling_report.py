@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from card_text import document
-from card_text import table as markdown_table
+from card.text import document
+from card.text import table as markdown_table
 from record import RESULTS, ROOT
 
 from hieramp.runtime.durable import write_text

@@ -6,7 +6,7 @@ from shutil import which
 
 import click
 import torch
-from card_text import LOSSY
+from card.text import LOSSY
 from record import RESULTS, ROOT
 from students.conditions import PlanName
 from students.report import draw_plot, page

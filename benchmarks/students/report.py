@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from card_text import document, percent, table
+from card.text import document, percent, table
 from matplotlib.figure import Figure
 from students.conditions import COMPARISONS, CONDITIONS
 from students.paired import CONFIDENCE, paired_difference, verdict

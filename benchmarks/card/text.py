@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from held_out import CrossEntropy, Tokenizer
-from judge import Accuracy
-from recognition import Recognition
+from card.held_out import CrossEntropy, Tokenizer
+from card.judge import Accuracy
+from card.recognition import Recognition
 from record import show_spread
 
 LOSSY = ("The data is a pack of JPEG images: its pixels are lossy, so accuracies compare with each other and not with "
