@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import numpy as np
 from child import Finished, run_child
-from record import RESULTS, append_row, row, show_spread, spread
+from recording.record import RESULTS, append_row, row, show_spread, spread
 
 from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.cores import usable_cores

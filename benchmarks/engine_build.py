@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 from child import Finished, run_child
-from record import RESULTS, append_row, row
+from recording.record import RESULTS, append_row, row
 
 from hieramp.runtime import Plan
 from hieramp.runtime.command import OneLineCommand

@@ -9,7 +9,7 @@ import click
 from fuzzing.place import Place
 from fuzzing.run import Tally, fuzz
 from fuzzing.targets import targets
-from record import RESULTS, append_row, row
+from recording.record import RESULTS, append_row, row
 
 from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.errors import RunError

@@ -20,7 +20,7 @@ from gpu_subjects import NO_GPU, GpuSubject, Here, gpu_subjects, reason_against,
 from gpu_table import table
 from gpu_work import Work
 from model_files import HERE, ModelFiles
-from record import RESULTS, append_row, row
+from recording.record import RESULTS, append_row, row
 from throughput import to_batches
 
 from hieramp.export.command import ExportCommand

@@ -11,7 +11,7 @@ from child import Finished, run_child
 from gpu_parity import verdict
 from gpu_subjects import GpuSubject
 from model_files import EXPORT, HERE, ModelFiles, prepare
-from record import spread
+from recording.record import spread
 from throughput import stage_names
 
 from hieramp.runtime.errors import HierampError

@@ -13,7 +13,7 @@ import click
 import numpy as np
 from child import Finished, run_child
 from model_files import HERE, ModelFiles, prepare
-from record import RESULTS, append_row, row
+from recording.record import RESULTS, append_row, row
 from scaling_report import sentence, table, write_report
 from throughput import to_batches
 

@@ -12,7 +12,7 @@ from shutil import which
 
 import click
 import torch
-from record import RESULTS, append_row, row
+from recording.record import RESULTS, append_row, row
 from students.conditions import draw_with, labelled
 from students.tasks import SHORT
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from record import RESULTS, ROOT, append_row, row
+from recording.record import RESULTS, ROOT, append_row, row
 from soak_work import Sample
 
 from hieramp.runtime.command import OneLineCommand

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 from child import run_child
-from record import RESULTS, append_row, row, spread
+from recording.record import RESULTS, append_row, row, spread
 
 from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.cores import usable_cores

@@ -7,7 +7,7 @@ from shutil import which
 import click
 import torch
 from card.text import LOSSY
-from record import RESULTS, ROOT
+from recording.record import RESULTS, ROOT
 from students.conditions import PlanName
 from students.report import draw_plot, page
 from students.tasks import BENCHMARK, SHORT, Job, condition_names, measure, measured

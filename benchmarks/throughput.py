@@ -16,7 +16,7 @@ from child import Finished, run_child
 from d16 import summary
 from model_files import HERE, ModelFiles, prepare
 from parity import compare
-from record import RESULTS, append_row, row, spread
+from recording.record import RESULTS, append_row, row, spread
 from subjects import SUBJECTS, Subject, default_subjects
 from throughput_report import table, write_report
 

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from card.text import document, percent, table
 from matplotlib.figure import Figure
+from recording.markdown import document, percent, table
 from students.conditions import COMPARISONS, CONDITIONS
 from students.paired import CONFIDENCE, paired_difference, verdict
 from students.tasks import Figures

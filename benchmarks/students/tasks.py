@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 import torch
-from record import append_row, row
+from recording.record import append_row, row
 from students.conditions import CONDITIONS, Condition, PlanName, draw, first_of_each, labelled
 
 from hieramp.runtime import Plan
