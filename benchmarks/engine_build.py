@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from child import Finished, run_child
+from children.child import Finished, run_child
 from recording.record import RESULTS, append_row, row
 
 from hieramp.runtime import Plan

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from child import run_child
+from children.child import run_child
 from recording.record import RESULTS, append_row, row, spread
 
 from hieramp.runtime.command import OneLineCommand

@@ -125,7 +125,7 @@ def stand_in(script: Script, check: ModuleType, monkeypatch: pytest.MonkeyPatch)
         times = {"seconds": 2.0, "cpu_seconds": 1.0, "stages": []}
         return SimpleNamespace(answer={"load_seconds": 1.0, "batches": [times] * 2}, peak_rss_bytes=10**9)
 
-    monkeypatch.setattr(script("work"), "operations_by_stage", lambda spec: [1e6] * 5)
+    monkeypatch.setattr(script("speed.work"), "operations_by_stage", lambda spec: [1e6] * 5)
     for name, replacement in (("build", build), ("check", compared), ("draw", draw),
                               ("trace_reference", lambda job, left: 1.0),
                               ("ceiling", lambda job, precisions, left: dict.fromkeys([*precisions, "copy"], 1.0)),
@@ -214,7 +214,7 @@ def test_without_pytorch_on_the_gpu_there_is_no_roofline(check: ModuleType, job:
 
 
 def test_a_child_past_its_time_is_ended(script: Script) -> None:
-    child = script("child")
+    child = script("children.child")
     with pytest.raises(child.HierampError, match=r"-c was ended after 1 s"):
         child.run_child(["-c", "import time; time.sleep(600)"], 1)
 
