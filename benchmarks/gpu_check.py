@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import gpu_work
-from gpu_memory import GpuMemory, peak_memory
-from gpu_probe import look_around
-from gpu_roofline import Roof, Weights, bytes_by_stage
-from gpu_subjects import NO_GPU, GpuSubject, Here, gpu_subjects, reason_against, rehearsal
-from gpu_table import table
-from gpu_work import Work
+from gpu import work as gpu_work
+from gpu.memory import GpuMemory, peak_memory
+from gpu.probe import look_around
+from gpu.roofline import Roof, Weights, bytes_by_stage
+from gpu.subjects import NO_GPU, GpuSubject, Here, gpu_subjects, reason_against, rehearsal
+from gpu.table import table
+from gpu.work import Work
 from recording.record import RESULTS, ROOT, append_row, row
 from speed.model_files import ModelFiles
 from throughput import to_batches

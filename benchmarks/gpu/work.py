@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from children.child import CHILDREN, Finished, run_child
-from gpu_parity import verdict
-from gpu_subjects import GpuSubject
+from gpu.parity import verdict
+from gpu.subjects import GpuSubject
 from recording.record import ROOT, spread
 from speed.model_files import EXPORT, ModelFiles, prepare
 from throughput import stage_names
