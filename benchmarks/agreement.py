@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from record import RESULTS, append_row, row
+from recording.record import RESULTS, append_row, row
 
 from hieramp.export.command import ExportCommand
 from hieramp.export.model_source import ModelSource

@@ -11,15 +11,14 @@ from pathlib import Path
 
 import click
 import numpy as np
-from child import Finished, run_child
-from record import RESULTS, append_row, row, show_spread, spread
+from children.child import CHILDREN, Finished, run_child
+from recording.record import RESULTS, append_row, row, show_spread, spread
 
 from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import HierampError
 
 PathOption = click.Path(path_type=Path)
-HERE = Path(__file__).parent
 _EXPORT = "from hieramp.export.cli import main; main()"
 
 
@@ -63,7 +62,7 @@ class Run:
 
 def write_weights(run: Run) -> Finished:
     """Random weights, `var.pth` and `vae.pth`."""
-    return run_child([HERE / "d16_weights.py", *run.model_options, "--seed", str(run.seed), "--out", run.work])
+    return run_child([CHILDREN / "d16_weights.py", *run.model_options, "--seed", str(run.seed), "--out", run.work])
 
 
 def export(run: Run) -> Finished:
@@ -74,7 +73,7 @@ def export(run: Run) -> Finished:
 
 def draw_with_runtime(run: Run) -> Finished:
     """The images from the plan; it fails should PyTorch be loaded there."""
-    finished = run_child([HERE / "draw_runtime.py", run.plan, *run.draw_options, "--out", run.work / "runtime.npz"])
+    finished = run_child([CHILDREN / "draw_runtime.py", run.plan, *run.draw_options, "--out", run.work / "runtime.npz"])
     if finished.answer["torch_loaded"]:
         raise HierampError("the runtime loaded PyTorch: its memory and load time would not be its own")
     return finished
@@ -82,7 +81,7 @@ def draw_with_runtime(run: Run) -> Finished:
 
 def draw_with_reference(run: Run, *options: str | Path, out: str = "reference.npz") -> Finished:
     """The images from the checkpoints."""
-    return run_child([HERE / "draw_reference.py", *run.model_options, "--weights", run.work, *run.draw_options,
+    return run_child([CHILDREN / "draw_reference.py", *run.model_options, "--weights", run.work, *run.draw_options,
                       *options, "--out", run.work / out])
 
 

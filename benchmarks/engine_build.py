@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from child import Finished, run_child
-from record import RESULTS, append_row, row
+from children.child import Finished, run_child
+from recording.record import RESULTS, append_row, row
 
 from hieramp.runtime import Plan
 from hieramp.runtime.command import OneLineCommand

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import click
 from fault_injection import Damage, Disk, PowerLossError, compare, contents, full_disk, half_written
-from record import RESULTS, append_row, row
+from recording.record import RESULTS, append_row, row
 
 from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.errors import RunError

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from fuzz_place import Place
-from fuzz_run import Tally, fuzz
-from fuzz_targets import targets
-from record import RESULTS, append_row, row
+from fuzzing.place import Place
+from fuzzing.run import Tally, fuzz
+from fuzzing.targets import targets
+from recording.record import RESULTS, append_row, row
 
 from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.errors import RunError

@@ -23,8 +23,8 @@ def main(runs: int, seed: int) -> None:
         from hieramp.runtime.manifest import parse_manifest
         from hieramp.runtime.tensorrt.limits import limits_of
         from hieramp.runtime.tensorrt.sidecar import read_sidecar, sidecar_path
-    from fuzz_place import Place
-    from fuzz_targets import SIDECAR
+    from fuzzing.place import Place
+    from fuzzing.targets import SIDECAR
 
     folder = Path(tempfile.mkdtemp())
     engine, corpus = folder / "scale_step.engine", folder / "corpus"

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-import gpu_work
-from gpu_memory import GpuMemory, peak_memory
-from gpu_probe import look_around
-from gpu_roofline import Roof, Weights, bytes_by_stage
-from gpu_subjects import NO_GPU, GpuSubject, Here, gpu_subjects, reason_against, rehearsal
-from gpu_table import table
-from gpu_work import Work
-from model_files import HERE, ModelFiles
-from record import RESULTS, append_row, row
+from gpu import work as gpu_work
+from gpu.memory import GpuMemory, peak_memory
+from gpu.probe import look_around
+from gpu.roofline import Roof, Weights, bytes_by_stage
+from gpu.subjects import NO_GPU, GpuSubject, Here, gpu_subjects, reason_against, rehearsal
+from gpu.table import table
+from gpu.work import Work
+from recording.record import RESULTS, ROOT, append_row, row
+from speed.model_files import ModelFiles
 from throughput import to_batches
 
 from hieramp.export.command import ExportCommand
@@ -110,7 +110,7 @@ def checks(work: Work, able: list[GpuSubject], sharpness: float,
 
 def speeds(work: Work, checked: dict[GpuSubject, Figures], budget: Budget) -> Iterator[Figures]:
     """A row of the ceilings, then one for each subject and batch size, small batches first."""
-    from work import operations_by_stage
+    from speed.work import operations_by_stage
 
     if not checked:
         return
@@ -191,7 +191,7 @@ def libraries() -> dict[str, str]:
 @click.option("--parity-images", type=click.IntRange(min=1), default=2)
 @click.option("--seed", type=click.IntRange(min=0), default=0)
 @click.option("--threads", type=click.IntRange(min=1), help="Of the processor [default: the cores].")
-@click.option("--work", type=PathOption, default=HERE.parent / "runs" / "gpu_check", show_default=False,
+@click.option("--work", type=PathOption, default=ROOT / "runs" / "gpu_check", show_default=False,
               help="Folder of weights, plans and engines, kept for the next run [default: runs/gpu_check].")
 @click.option("--out", type=PathOption, default=RESULTS, show_default=False,
               help="Folder of gpu_check.jsonl [default: benchmarks/results].")

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 import torch
-from record import RESULTS, append_row, row, show_spread, spread
+from recording.record import RESULTS, append_row, row, show_spread, spread
 from torch import Tensor
 
 from hieramp.runtime.command import OneLineCommand

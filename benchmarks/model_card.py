@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import card_text
 import click
-from held_out import CrossEntropy, Tokenizer, token_cross_entropy, tokenizer_figures
-from judge import Accuracy, accuracy, load_or_train
-from recognition import Recognition, recognise, variants
-from record import RESULTS, append_row, row
+from card import text as card_text
+from card.held_out import CrossEntropy, Tokenizer, token_cross_entropy, tokenizer_figures
+from card.judge import Accuracy, accuracy, load_or_train
+from card.recognition import Recognition, recognise, variants
+from recording.markdown import document
+from recording.record import RESULTS, append_row, row
 
 from hieramp.export.command import ExportCommand
 from hieramp.export.model_source import ModelSource
@@ -94,7 +95,7 @@ def page(run: Run, plan: Plan, card: Card, record: dict[str, object]) -> str:
         ("Reconstruction", card_text.tokenizer_section(card.tokenizer)),
         ("Token cross-entropy", card_text.cross_entropy_section(card.cross_entropy, plan.manifest.model.patch_sides)),
     ]
-    return card_text.document(f"Figures of {plan.manifest.name}", made_by, notes(run.data), sections)
+    return document(f"Figures of {plan.manifest.name}", made_by, notes(run.data), sections)
 
 
 def notes(data: Path | None) -> Sequence[str]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 import numpy as np
-from child import Finished, run_child
-from model_files import HERE, ModelFiles, prepare
-from record import RESULTS, append_row, row
+from children.child import CHILDREN, Finished, run_child
+from recording.record import RESULTS, append_row, row
 from scaling_report import sentence, table, write_report
+from speed.model_files import ModelFiles, prepare
 from throughput import to_batches
 
 from hieramp.export.command import ExportCommand
@@ -48,7 +48,7 @@ class Point:
 
 def draw(run: Run, files: ModelFiles, images: int, batch: int) -> Finished:
     """Draw with the runtime in a process of its own, after a batch to warm up."""
-    return run_child([HERE / "draw_runtime.py", files.plan("fp32"), "--images", str(images), "--batch", str(batch),
+    return run_child([CHILDREN / "draw_runtime.py", files.plan("fp32"), "--images", str(images), "--batch", str(batch),
                       "--warm-up", "1", "--seed", str(run.seed), "--threads", str(run.threads), "--provider",
                       run.provider, "--compute", run.compute, "--out", run.work / "drawn.npz"])
 

@@ -12,9 +12,9 @@ from shutil import which
 
 import click
 import torch
-from conditions import draw_with, labelled
-from record import RESULTS, append_row, row
-from student_tasks import SHORT
+from recording.record import RESULTS, append_row, row
+from students.conditions import draw_with, labelled
+from students.tasks import SHORT
 
 from hieramp.export.command import ExportCommand
 from hieramp.runtime import Overrides, Plan

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from record import RESULTS, ROOT, append_row, row
-from soak_work import Sample
+from children.child import CHILDREN
+from children.soak_work import Sample
+from recording.record import RESULTS, ROOT, append_row, row
 
 from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.errors import RunError
@@ -23,7 +24,6 @@ from hieramp.runtime.plan import shipped_plan
 
 PathOption = click.Path(path_type=Path)
 PLOT = ROOT / "docs" / "images" / "soak.png"
-_WORK = Path(__file__).with_name("soak_work.py")
 _WARM_UP_SHARE, _WARM_UP_DATASETS, _BLOCKS = 0.1, 10, 20
 
 
@@ -89,7 +89,7 @@ def soak(plan: Path, minutes: float, interval: float, threads: int | None) -> li
     """Let a process draw for so long and collect its samples."""
     samples = []
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, _WORK, folder, plan, minutes * 60, interval, threads or 0]
+        command = [sys.executable, CHILDREN / "soak_work.py", folder, plan, minutes * 60, interval, threads or 0]
         with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
             for line in child.stdout:

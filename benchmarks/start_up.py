@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-from child import run_child
-from record import RESULTS, append_row, row, spread
+from children.child import run_child
+from recording.record import RESULTS, append_row, row, spread
 
 from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.cores import usable_cores

@@ -6,11 +6,11 @@ from shutil import which
 
 import click
 import torch
-from card_text import LOSSY
-from conditions import PlanName
-from record import RESULTS, ROOT
-from student_report import draw_plot, page
-from student_tasks import BENCHMARK, SHORT, Job, condition_names, measure, measured
+from card.text import LOSSY
+from recording.record import RESULTS, ROOT
+from students.conditions import PlanName
+from students.report import draw_plot, page
+from students.tasks import BENCHMARK, SHORT, Job, condition_names, measure, measured
 
 from hieramp.export.command import ExportCommand
 from hieramp.export.model_source import ModelSource

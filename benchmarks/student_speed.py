@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 import torch
-from record import RESULTS, append_row, row, show_spread, spread
+from recording.record import RESULTS, append_row, row, show_spread, spread
 
 from hieramp.export.command import ExportCommand
 from hieramp_ref.students.augmentation import Augmentation, mixed_cross_entropy

@@ -12,12 +12,12 @@ from typing import Any
 
 import click
 import numpy as np
-from child import Finished, run_child
+from children.child import CHILDREN, Finished, run_child
 from d16 import summary
-from model_files import HERE, ModelFiles, prepare
-from parity import compare
-from record import RESULTS, append_row, row, spread
-from subjects import SUBJECTS, Subject, default_subjects
+from recording.record import RESULTS, append_row, row, spread
+from speed.model_files import ModelFiles, prepare
+from speed.parity import compare
+from speed.subjects import SUBJECTS, Subject, default_subjects
 from throughput_report import table, write_report
 
 from hieramp.export.command import ExportCommand
@@ -57,8 +57,9 @@ def draw(run: Run, subject: Subject, batch: int) -> Finished:
                "--seed", str(run.seed), "--threads", str(run.threads), "--out", run.files.work / "drawn.npz",
                *subject.options]
     if subject.is_reference:
-        return run_child([HERE / "draw_reference.py", *run.files.reference_options, "--device", run.device, *options])
-    return run_child([HERE / "draw_runtime.py", run.plan(subject), *options])
+        return run_child([CHILDREN / "draw_reference.py", *run.files.reference_options, "--device", run.device,
+                          *options])
+    return run_child([CHILDREN / "draw_runtime.py", run.plan(subject), *options])
 
 
 def warm_up(run: Run, subject: Subject) -> int:
@@ -72,10 +73,10 @@ def trace(run: Run, subject: Subject, out: Path, forced: Path | None) -> None:
     history = ["--forced", forced] if forced else []
     if subject.is_reference:
         count = str(run.parity_images)
-        run_child([HERE / "draw_reference.py", *run.files.reference_options, "--device", run.device, "--images", count,
-                   "--batch", count, "--warm-up", "0", "--trace", *history, *common])
+        run_child([CHILDREN / "draw_reference.py", *run.files.reference_options, "--device", run.device, "--images",
+                   count, "--batch", count, "--warm-up", "0", "--trace", *history, *common])
     else:
-        run_child([HERE / "trace_runtime.py", run.plan(subject), *history, *common])
+        run_child([CHILDREN / "trace_runtime.py", run.plan(subject), *history, *common])
 
 
 def parity_by_subject(run: Run) -> dict[str, Any]:
@@ -97,12 +98,12 @@ def parity_by_subject(run: Run) -> dict[str, Any]:
 
 def measure(run: Run) -> list[dict[str, Any]]:
     """Figures of every subject at every batch size."""
-    from work import operations_by_stage
+    from speed.work import operations_by_stage
 
     prepare(run.files, {s.plan for s in run.subjects if s.plan and not (s.plan == "int8" and run.int8_plan)}, run.seed)
     operations = operations_by_stage(run.files.source.spec)
     parity = parity_by_subject(run)
-    ceiling = run_child([HERE / "ceiling.py", "--threads", str(run.threads), "--device", run.device]).answer
+    ceiling = run_child([CHILDREN / "ceiling.py", "--threads", str(run.threads), "--device", run.device]).answer
     started, figures = time.strftime("%Y-%m-%dT%H:%M:%S"), []
     for batch in run.batches:
         turns: dict[str, list[Finished]] = {subject.name: [] for subject in run.subjects}

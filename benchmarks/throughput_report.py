@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from card_text import document
-from card_text import table as markdown_table
-from record import RESULTS, ROOT, show_spread
+from recording.markdown import document
+from recording.markdown import table as markdown_table
+from recording.record import RESULTS, ROOT, show_spread
 
 from hieramp.runtime.durable import write_text
 

@@ -38,9 +38,16 @@ class SmallModel(NamedTuple):
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch, repo_root: Path) -> Callable[[str], ModuleType]:
-    """Imports a file of benchmarks/ as it is imported when run from the command line."""
+    """Imports a file of benchmarks/ by its dotted name, or one of children/ by its plain one, as the commands do."""
+    monkeypatch.syspath_prepend(repo_root / "benchmarks" / "children")
     monkeypatch.syspath_prepend(repo_root / "benchmarks")
     return import_module
+
+
+@pytest.fixture(scope="session")
+def small_spec() -> ModelSpec:
+    """The configuration of `small_model`."""
+    return SPEC
 
 
 @pytest.fixture(scope="session")

@@ -22,14 +22,14 @@ CASES_A_SHARE = 20
 
 @pytest.fixture
 def place(script: Script, tmp_path: Path) -> Any:
-    return script("fuzz_place").Place.make(tmp_path / "place")
+    return script("fuzzing.place").Place.make(tmp_path / "place")
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_hostile_cases_are_refused_or_harmless(name: str, script: Script, place: Any) -> None:
     pytest.importorskip("pyarrow")
-    target = script("fuzz_targets").targets(place)[name]
-    tally = script("fuzz_run").fuzz(target, place, CASES_A_SHARE * target.share)
+    target = script("fuzzing.targets").targets(place)[name]
+    tally = script("fuzzing.run").fuzz(target, place, CASES_A_SHARE * target.share)
     assert tally.is_clean, tally.examples
     assert tally.cases > 10 * target.share
     assert tally.taken + tally.refused == tally.cases
@@ -37,12 +37,12 @@ def test_hostile_cases_are_refused_or_harmless(name: str, script: Script, place:
 
 
 def test_every_target_is_named_here(script: Script, place: Any) -> None:
-    assert set(script("fuzz_targets").targets(place)) == set(TARGETS)
+    assert set(script("fuzzing.targets").targets(place)) == set(TARGETS)
 
 
 def try_one(script: Script, place: Any, check: Callable[[Any, Any], None]) -> Any:
     """The tally of a target that always does the same."""
-    return script("fuzz_run").fuzz(script("fuzz_targets").Target(st.just(0), check), place, 1)
+    return script("fuzzing.run").fuzz(script("fuzzing.targets").Target(st.just(0), check), place, 1)
 
 
 def test_errors_of_ours_are_refusals_and_all_others_crashes(script: Script, place: Any) -> None:
@@ -78,16 +78,16 @@ def test_a_case_without_end_is_a_crash(script: Script, place: Any) -> None:
         while True:
             pass
 
-    with mock.patch.object(script("fuzz_run"), "_SECONDS_A_CASE", 1):
+    with mock.patch.object(script("fuzzing.run"), "_SECONDS_A_CASE", 1):
         assert "took more than 1 s" in try_one(script, place, wait).examples[0]
 
 
 def test_writing_through_a_link_again_would_be_found(script: Script, place: Any) -> None:
     """With scratch files opened as they once were, which followed what lay in their place."""
-    target = script("fuzz_targets").targets(place)["output folder"]
+    target = script("fuzzing.targets").targets(place)["output folder"]
     with mock.patch("hieramp.runtime.durable.open_scratch", lambda path: path.open("wb")), \
-            mock.patch.object(script("fuzz_run"), "_SECONDS_A_CASE", 1):  # a pipe in that place is waited for
-        assert script("fuzz_run").fuzz(target, place, 150).escapes > 0
+            mock.patch.object(script("fuzzing.run"), "_SECONDS_A_CASE", 1):  # a pipe in that place is waited for
+        assert script("fuzzing.run").fuzz(target, place, 150).escapes > 0
 
 
 def test_the_command_writes_a_row(script: Script, tmp_path: Path) -> None:

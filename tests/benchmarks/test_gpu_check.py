@@ -99,7 +99,7 @@ def test_a_library_stops_only_what_needs_it(check: ModuleType, missing: dict[str
 
 
 def test_a_probe_says_what_it_ended_with(script: Script) -> None:
-    reason_of = script("gpu_probe").reason_of
+    reason_of = script("gpu.probe").reason_of
     assert reason_of("import no_such_library") == "ModuleNotFoundError: No module named 'no_such_library'"
     assert reason_of("x = 1") is None
     assert "-c ended with -6" in reason_of("import os; os.abort()")
@@ -125,7 +125,7 @@ def stand_in(script: Script, check: ModuleType, monkeypatch: pytest.MonkeyPatch)
         times = {"seconds": 2.0, "cpu_seconds": 1.0, "stages": []}
         return SimpleNamespace(answer={"load_seconds": 1.0, "batches": [times] * 2}, peak_rss_bytes=10**9)
 
-    monkeypatch.setattr(script("work"), "operations_by_stage", lambda spec: [1e6] * 5)
+    monkeypatch.setattr(script("speed.work"), "operations_by_stage", lambda spec: [1e6] * 5)
     for name, replacement in (("build", build), ("check", compared), ("draw", draw),
                               ("trace_reference", lambda job, left: 1.0),
                               ("ceiling", lambda job, precisions, left: dict.fromkeys([*precisions, "copy"], 1.0)),
@@ -214,7 +214,7 @@ def test_without_pytorch_on_the_gpu_there_is_no_roofline(check: ModuleType, job:
 
 
 def test_a_child_past_its_time_is_ended(script: Script) -> None:
-    child = script("child")
+    child = script("children.child")
     with pytest.raises(child.HierampError, match=r"-c was ended after 1 s"):
         child.run_child(["-c", "import time; time.sleep(600)"], 1)
 
@@ -230,7 +230,7 @@ def test_nothing_to_compare_with(check: ModuleType, job: Any, forever: Any, stan
 
 
 def test_the_roofline_by_hand(script: Script) -> None:
-    roofline = script("gpu_roofline")
+    roofline = script("gpu.roofline")
     # 2 images at 100 operations a second take 2 · (10, 30, 60) / 100 s; the bytes take 0.5, 0.1 and 2 s.
     roof = roofline.Roof([10.0, 30.0, 60.0], 100.0, 1000.0)
     shares = roof.shares([500.0, 100.0, 2000.0], batch=2, seconds=10.0)
@@ -240,7 +240,7 @@ def test_the_roofline_by_hand(script: Script) -> None:
 
 @pytest.mark.parametrize(("precision", "size"), [("fp32", 4), ("fp16", 2), ("bf16", 2)])
 def test_bytes_by_hand(script: Script, precision: str, size: int) -> None:
-    roofline = script("gpu_roofline")
+    roofline = script("gpu.roofline")
     weights = roofline.Weights.of(SPEC)
     condition, *scales, decoder = roofline.bytes_by_stage(SPEC, weights, 3, precision)
     width, depth, vocab = 16, 2, 64
@@ -259,7 +259,7 @@ def test_bytes_by_hand(script: Script, precision: str, size: int) -> None:
 
 
 def test_the_table_of_made_up_rows(script: Script) -> None:
-    table = script("gpu_table").table
+    table = script("gpu.table").table
     rate = {"what": "speed", "batch": 8, "parity": PARITY, "notes": [], "ceiling_share": 0.25,
             "bandwidth_share": 0.125, "roofline_share": 0.5, "device_peak_bytes": 3 * 10**9}
     rows = [
@@ -288,7 +288,7 @@ def test_the_table_of_made_up_rows(script: Script) -> None:
     ([0.1], 39.96, "image PSNR is 40.0 dB, less than 40 dB"),
 ])
 def test_what_is_past_a_bound(script: Script, errors: list[float], psnr: float, said: str | None) -> None:
-    assert script("gpu_parity").problem(errors, psnr, 1.0, 40.0) == said
+    assert script("gpu.parity").problem(errors, psnr, 1.0, 40.0) == said
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def test_a_trace_by_whole_batches_is_that_by_steps(traced: tuple[dict[str, Any],
 def test_the_verdict_on_equal_and_on_other_logits(script: Script,
                                                   traced: tuple[dict[str, Any], dict[str, Any]]) -> None:
     ours, reference = traced
-    verdict = script("gpu_parity").verdict
+    verdict = script("gpu.parity").verdict
     found = verdict(ours, reference, SPEC, "fp32", 1.0)
     assert found["problem"] is None and found["comparable_rows"] == [4, 4, 4] and found["bound_logits"] == 1e-3
     found = verdict(ours | {"logits_1": ours["logits_1"] + 0.01}, reference, SPEC, "fp32", 1.0)
@@ -329,7 +329,7 @@ def test_a_copy_of_a_plan_shares_its_files(script: Script, tmp_path: Path) -> No
     plan = tmp_path / "a.plan"
     (plan / "tensorrt" / "old").mkdir(parents=True)
     (plan / "weights.safetensors").write_bytes(b"w")
-    copy = script("gpu_work").linked_copy(plan, tmp_path / "b.plan")
+    copy = script("gpu.work").linked_copy(plan, tmp_path / "b.plan")
     assert [path.name for path in copy.iterdir()] == ["weights.safetensors"]
     if sys.platform == "linux":
         assert (copy / "weights.safetensors").samefile(plan / "weights.safetensors")
@@ -340,7 +340,7 @@ def test_the_peak_is_beyond_what_was_in_use(script: Script, monkeypatch: pytest.
                                             peak: int) -> None:
     import threading
 
-    module, seen, all_seen = script("gpu_memory"), iter(used), threading.Event()
+    module, seen, all_seen = script("gpu.memory"), iter(used), threading.Event()
 
     def now() -> int:
         value = next(seen, None)

@@ -67,7 +67,8 @@ def test_reconstruction_of_a_tokenizer_that_gives_grey(script: Script, small_mod
     vqvae.load_state_dict(small_model.vqvae.state_dict())
     for parameter in vqvae.decoder.conv_out.parameters():
         parameter.data.zero_()
-    figures, tokens_NL = script("held_out").tokenizer_figures(vqvae.eval(), torch.zeros(5, 3, 8, 8, dtype=torch.uint8))
+    black = torch.zeros(5, 3, 8, 8, dtype=torch.uint8)
+    figures, tokens_NL = script("card.held_out").tokenizer_figures(vqvae.eval(), black)
     assert figures.mse == pytest.approx(0.25)
     assert figures.psnr_db == pytest.approx(10 * math.log10(4))
     assert tokens_NL.shape == (5, 21)
@@ -75,13 +76,13 @@ def test_reconstruction_of_a_tokenizer_that_gives_grey(script: Script, small_mod
 
 
 def test_perplexity_counts_evenly_used_entries(script: Script) -> None:
-    assert script("held_out").perplexity(torch.tensor([3.0, 3, 0, 3, 3])) == pytest.approx(4)
+    assert script("card.held_out").perplexity(torch.tensor([3.0, 3, 0, 3, 3])) == pytest.approx(4)
 
 
 def test_cross_entropy_of_a_model_that_knows_nothing_is_that_of_chance(
     script: Script, small_model: SmallModel, toy_data: Path
 ) -> None:
-    held_out, (images, labels) = script("held_out"), load_held_out(toy_data, 8, 6)
+    held_out, (images, labels) = script("card.held_out"), load_held_out(toy_data, 8, 6)
     _, tokens_NL = held_out.tokenizer_figures(small_model.vqvae, images)
     var = type(small_model.var)(SPEC)
     var.load_state_dict(small_model.var.state_dict())
@@ -93,7 +94,7 @@ def test_cross_entropy_of_a_model_that_knows_nothing_is_that_of_chance(
 
 
 def test_confusion_counts_intended_by_recognised(script: Script) -> None:
-    counts = script("recognition").confusion(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 2, 1, 1]), 3)
+    counts = script("card.recognition").confusion(torch.tensor([0, 0, 1, 2]), torch.tensor([0, 2, 1, 1]), 3)
     assert counts.tolist() == [[1, 0, 1], [0, 1, 0], [0, 1, 0]]
 
 
@@ -102,12 +103,12 @@ def test_only_ways_that_a_plan_can_be_drawn_are_measured(script: Script, small_m
     assert manifest.amplification is not None
     silent = replace(manifest, amplification=replace(manifest.amplification, beta=(0.0,) * 3))
     plain = SimpleNamespace(amplification=None, model=SimpleNamespace(class_token_scales=()))
-    variants = script("recognition").variants
+    variants = script("card.recognition").variants
     assert [variant.name for variant in variants(silent, ())] == ["class tokens only"]
     assert [variant.name for variant in variants(plain, (2.0,))] == ["plain", "plain, cfg 2"]
 
 
 def test_a_jpeg_pack_brings_its_note(script: Script) -> None:
     notes = script("model_card").notes
-    assert notes(Path("pack.npz")) == [script("card_text").LOSSY]
+    assert notes(Path("pack.npz")) == [script("card.text").LOSSY]
     assert notes(Path("cifar-10-batches-py")) == []

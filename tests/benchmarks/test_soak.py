@@ -22,8 +22,9 @@ def on_linux() -> None:
 
 def sample(script: Script, seconds: float, rss_mb: float = 100.0, **others: Any) -> Any:
     """Of a process that draws two images a second with half a core."""
-    return script("soak_work").Sample(**{"seconds": seconds, "cpu_seconds": seconds / 2, "images": int(2 * seconds),
-                                         "datasets": 1, "rss_mb": rss_mb, "handles": 10, "threads": 4} | others)
+    return script("children.soak_work").Sample(**{
+        "seconds": seconds, "cpu_seconds": seconds / 2, "images": int(2 * seconds), "datasets": 1, "rss_mb": rss_mb,
+        "handles": 10, "threads": 4} | others)
 
 
 def test_a_leak_has_a_slope(script: Script) -> None:
@@ -62,7 +63,7 @@ def test_a_slower_last_third_is_seen(script: Script) -> None:
 
 
 def test_open_handles_are_counted(script: Script, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    watch = script("soak_work").Watch(0.0)
+    watch = script("children.soak_work").Watch(0.0)
     watch.drawn(1)
     held = [(tmp_path / str(number)).open("w") for number in range(7)]
     watch.drawn(2)
@@ -89,7 +90,7 @@ def test_the_command_writes_row_samples_and_plot(script: Script, small_model: An
 
 
 def test_every_format_has_its_turn(script: Script) -> None:
-    turns = script("soak_work").turns()
+    turns = script("children.soak_work").turns()
     assert [next(turns) for _ in range(6)] == ["folder", "webdataset", "parquet", "rded", "generate", "folder"]
 
 

@@ -94,7 +94,7 @@ def test_the_minutes_end_a_run_and_the_next_goes_on(script: Script, given: Given
 
 
 def test_reference_and_plan_draw_the_same_and_other_conditions_do_not(script: Script, given: Given) -> None:
-    conditions, plan = script("conditions"), Plan.open(given.plan)
+    conditions, plan = script("students.conditions"), Plan.open(given.plan)
     drawn = {condition.name: conditions.draw(condition, plan, TEN, 1, 0, 1).float()
              for condition in conditions.CONDITIONS if condition.plan == "fp32"}
     assert (drawn["plan fp32"] - drawn["reference"]).abs().max() <= 1
@@ -103,7 +103,7 @@ def test_reference_and_plan_draw_the_same_and_other_conditions_do_not(script: Sc
 
 
 def test_a_smaller_ipc_is_the_beginning_of_a_larger(script: Script, given: Given) -> None:
-    conditions, plan = script("conditions"), Plan.open(given.plan)
+    conditions, plan = script("students.conditions"), Plan.open(given.plan)
     large = conditions.labelled(conditions.draw(conditions.CONDITIONS[0], plan, TEN, 3, 0, 1), plan)
     small = conditions.first_of_each(large, 1)
     assert [entry.name for entry in large.classes] == list(CIFAR10_NAMES)
@@ -112,14 +112,14 @@ def test_a_smaller_ipc_is_the_beginning_of_a_larger(script: Script, given: Given
 
 
 def test_comparisons_name_conditions(script: Script) -> None:
-    conditions = script("conditions")
+    conditions = script("students.conditions")
     names = [condition.name for condition in conditions.CONDITIONS]
     assert len(set(names)) == len(names)
     assert {name for pair in conditions.COMPARISONS for name in (pair.first, pair.second)} <= set(names)
 
 
 def test_the_table_is_of_the_rows(script: Script) -> None:
-    report = script("student_report")
+    report = script("students.report")
     found = [{"condition": name, "ipc": 10, "seed": seed, "last": last, "best": last + 0.01, "student": "convnet3",
               "epochs": 300, "protocol": {"name": "hard-short"}}
              for name, values in (("plan fp32", (0.3, 0.32, 0.34)), ("reference", (0.29, 0.32, 0.35)), ("real", (0.2,)))
@@ -134,7 +134,7 @@ def test_the_table_is_of_the_rows(script: Script) -> None:
 
 def test_another_plan_is_measured_anew(script: Script, given: Given, tmp_path: Path) -> None:
     """Its digest is part of what makes a row; of real images it is not."""
-    module, plan = script("student_tasks"), Plan.open(given.plan)
+    module, plan = script("students.tasks"), Plan.open(given.plan)
     job = module.Job({"fp32": plan}, TEN, given.data, tmp_path, tmp_path, module.StudentSettings(), (1,), 1)
     other = replace(job, plans={"fp32": replace(plan, digest="other")})
     changed = {task.condition.name for task in module.tasks(job)

@@ -59,7 +59,7 @@ def test_what_cannot_be_measured_is_one_line(script: Script, options: list[str],
 ])
 def test_only_what_makes_sense_here_is_measured(script: Script, features: set[str], available: list[str], device: str,
                                                 int8: bool, there: list[str], absent: list[str]) -> None:
-    names = script("subjects").default_subjects(features, available, device, int8)
+    names = script("speed.subjects").default_subjects(features, available, device, int8)
     assert names[0] == "reference" and set(there) <= set(names) and not set(absent) & set(names)
 
 

@@ -15,7 +15,7 @@ def trace(logits: list[float], drawn: list[int], saliency: list[float], image: f
 def test_traces_are_compared_by_hand(script: Script) -> None:
     """Errors 0, 0, 1 of logits 2, 1, 2; one draw of four differs; of the two largest one is the same; 0.1 is 20 dB."""
     reference = trace([2, 1, 2], [1, 2, 3, 4], [0.1, 0.4, 0.3, 0.2], 0.5)
-    found = script("parity").compare(trace([2, 1, 3], [1, 2, 3, 5], [0.1, 0.4, 0.2, 0.3], 0.6), reference, [0.5])
+    found = script("speed.parity").compare(trace([2, 1, 3], [1, 2, 3, 5], [0.1, 0.4, 0.2, 0.3], 0.6), reference, [0.5])
     assert found["logits_max_abs"] == [1.0]
     assert found["logits_relative"] == pytest.approx(1 / 3)
     assert found["draws_equal"] == 0.75
@@ -25,11 +25,11 @@ def test_traces_are_compared_by_hand(script: Script) -> None:
 
 def test_without_saliency_there_is_no_selection(script: Script) -> None:
     plain = {name: array for name, array in trace([1], [1], [1], 0).items() if name != "saliency_0"}
-    assert script("parity").compare(plain, plain, [0.5])["selection_equal"] is None
+    assert script("speed.parity").compare(plain, plain, [0.5])["selection_equal"] is None
 
 
 def test_ties_go_to_the_lower_position(script: Script) -> None:
-    chosen = script("parity").selected(np.array([[0.2, 0.3, 0.2, 0.3, 0.2]]), 0.5)  # round(2.5) is 2
+    chosen = script("speed.parity").selected(np.array([[0.2, 0.3, 0.2, 0.3, 0.2]]), 0.5)  # round(2.5) is 2
     np.testing.assert_array_equal(chosen, [[False, True, False, True, False]])
-    chosen = script("parity").selected(np.array([[0.2, 0.2, 0.2, 0.3, 0.2, 0.1]]), 0.5)
+    chosen = script("speed.parity").selected(np.array([[0.2, 0.2, 0.2, 0.3, 0.2, 0.1]]), 0.5)
     np.testing.assert_array_equal(chosen, [[True, True, False, True, False, False]])

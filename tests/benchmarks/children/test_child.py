@@ -9,7 +9,7 @@ Script = Callable[[str], ModuleType]
 
 
 def test_a_child_answers_with_its_last_line(script: Script) -> None:
-    finished = script("child").run_child(["-c", "print('noise'); print('{\"a\": 1}')"])
+    finished = script("children.child").run_child(["-c", "print('noise'); print('{\"a\": 1}')"])
     assert finished.answer == {"a": 1}
     assert finished.seconds > 0
 
@@ -17,7 +17,7 @@ def test_a_child_answers_with_its_last_line(script: Script) -> None:
 def test_the_peak_is_the_childs_own(script: Script) -> None:
     """200 MB held for a moment by one of two children, whatever this process holds."""
     held = bytearray(300_000_000)
-    lean, heavy = (script("child").run_child(["-c", f"bytearray({size}) ; print('{{}}')"]).peak_rss_bytes
+    lean, heavy = (script("children.child").run_child(["-c", f"bytearray({size}) ; print('{{}}')"]).peak_rss_bytes
                    for size in (1, 200_000_000))
     assert len(held) > heavy > 200_000_000
     assert lean < 100_000_000
@@ -25,4 +25,4 @@ def test_the_peak_is_the_childs_own(script: Script) -> None:
 
 def test_a_child_that_fails_says_why(script: Script) -> None:
     with pytest.raises(HierampError, match="-c ended with 1: ValueError: no luck"):
-        script("child").run_child(["-c", "raise ValueError('no luck')"])
+        script("children.child").run_child(["-c", "raise ValueError('no luck')"])

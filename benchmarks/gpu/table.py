@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from card_text import table as markdown_table
-from record import show_spread
+from recording.markdown import table as markdown_table
+from recording.record import show_spread
 
 Figures = dict[str, Any]
 _HEADER = ["what", "batch", "images a second", "× reference", "of ceiling", "of bandwidth", "of roofline",

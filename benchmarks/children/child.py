@@ -12,7 +12,8 @@ from typing import Any
 
 from hieramp.runtime.errors import HierampError
 
-_MEASURED = Path(__file__).with_name("measured.py")
+CHILDREN = Path(__file__).parent
+_MEASURED = CHILDREN / "measured.py"
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import fuzz_strategies as hostile
 import numpy as np
-from fuzz_checks import (
+from fuzzing import strategies as hostile
+from fuzzing.checks import (
     ENGINE,
     check_classes,
     check_command,
@@ -29,8 +29,8 @@ from fuzz_checks import (
     check_weights,
     dataset_files,
 )
-from fuzz_place import Place
-from fuzz_plan import CONSTANTS, MODEL, NAMES
+from fuzzing.place import Place
+from fuzzing.plan import CONSTANTS, MODEL, NAMES
 from hypothesis import strategies as st
 from PIL import Image
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 import torch
-from conditions import CONDITIONS, Condition, PlanName, draw, first_of_each, labelled
-from record import append_row, row
+from recording.record import append_row, row
+from students.conditions import CONDITIONS, Condition, PlanName, draw, first_of_each, labelled
 
 from hieramp.runtime import Plan
 from hieramp_ref.spec import ModelSpec

@@ -4,11 +4,11 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from card_text import document, percent, table
-from conditions import COMPARISONS, CONDITIONS
 from matplotlib.figure import Figure
-from paired import CONFIDENCE, paired_difference, verdict
-from student_tasks import Figures
+from recording.markdown import document, percent, table
+from students.conditions import COMPARISONS, CONDITIONS
+from students.paired import CONFIDENCE, paired_difference, verdict
+from students.tasks import Figures
 
 from hieramp_ref.training.state import write_atomically
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from parity import compare
+from speed.parity import compare
 
 from hieramp.export.bounds import precision_bounds
 from hieramp.export.selection import comparable_rows

@@ -1,7 +1,7 @@
 """What of the libraries of `gpu_check.py` can be used here, each looked for in a process of its own."""
 
-from child import run_child
-from gpu_subjects import Here
+from children.child import run_child
+from gpu.subjects import Here
 
 from hieramp.runtime.errors import HierampError
 from hieramp.runtime.gpu.device import current_device

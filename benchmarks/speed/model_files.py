@@ -5,13 +5,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from child import Finished, run_child
+from children.child import CHILDREN, Finished, run_child
 
 from hieramp.export.model_source import SHIPPED, ModelSource
 from hieramp.runtime.errors import HierampError
 from hieramp.runtime.plan import shipped_plan
 
-HERE = Path(__file__).parent
 EXPORT = "from hieramp.export.cli import main; main()"
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
@@ -56,7 +55,7 @@ class ModelFiles:
 def write_weights(files: ModelFiles, seed: int, timeout: float | None = None) -> Finished:
     """Random weights, `var.pth` and `vae.pth`."""
     files.work.mkdir(parents=True, exist_ok=True)
-    return run_child([HERE / "d16_weights.py", *files.options, "--seed", str(seed), "--out", files.work],
+    return run_child([CHILDREN / "d16_weights.py", *files.options, "--seed", str(seed), "--out", files.work],
                      timeout)
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
-from fuzz_place import Place
-from fuzz_targets import Target
+from fuzzing.place import Place
+from fuzzing.targets import Target
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from hieramp.runtime.errors import HierampError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fuzz_plan import write_plan
+from fuzzing.plan import write_plan
 
 Tree = dict[str, tuple[int, int, int, str]]
 

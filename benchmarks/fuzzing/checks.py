@@ -14,8 +14,8 @@ from typing import Any
 from unittest import mock
 
 from click.testing import CliRunner
-from fuzz_place import Place
-from fuzz_plan import CONSTANTS, MODEL, drawn_by_stand_in
+from fuzzing.place import Place
+from fuzzing.plan import CONSTANTS, MODEL, drawn_by_stand_in
 
 from hieramp.runtime.bounds import NAME_LENGTH, PICTURE_BYTES, picture_bytes
 from hieramp.runtime.catalogue import Catalogue, ClassEntry, folder_names

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from record import spread
+from recording.record import spread
 from torch import Tensor
 
 from hieramp.runtime import Backend, Overrides, PictureKey, Plan, Settings, draw_pictures, resolve_settings

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from child import Finished, run_child
-from gpu_parity import verdict
-from gpu_subjects import GpuSubject
-from model_files import EXPORT, HERE, ModelFiles, prepare
-from record import spread
+from children.child import CHILDREN, Finished, run_child
+from gpu.parity import verdict
+from gpu.subjects import GpuSubject
+from recording.record import ROOT, spread
+from speed.model_files import EXPORT, ModelFiles, prepare
 from throughput import stage_names
 
 from hieramp.runtime.errors import HierampError
@@ -107,7 +107,7 @@ def check(work: Work, subject: GpuSubject, built: Figures, sharpness: float, tim
         command = _reference_command(work, work.parity_images, 1, 0)
         answer = run_child([*command, *subject.options, "--trace", *forced], timeout).answer
     else:
-        answer = run_child([HERE / "trace_runtime.py", *_plan_options(work, subject, built), *work.how, *forced],
+        answer = run_child([CHILDREN / "trace_runtime.py", *_plan_options(work, subject, built), *work.how, *forced],
                            timeout).answer
     with np.load(out) as ours, np.load(work.reference) as theirs:
         found = verdict(dict(ours), dict(theirs), work.files.source.spec, subject.precision, sharpness)
@@ -119,7 +119,7 @@ def draw(work: Work, subject: GpuSubject, built: Figures, batch: int, timeout: f
     out = ["--out", str(work.files.work / "drawn.npz")]
     if subject.library == "torch":
         return run_child([*_reference_command(work, batch, work.timed, work.warm_up), *subject.options, *out], timeout)
-    return run_child([HERE / "draw_runtime.py", *_plan_options(work, subject, built), "--images",
+    return run_child([CHILDREN / "draw_runtime.py", *_plan_options(work, subject, built), "--images",
                       str(batch * work.timed), "--batch", str(batch), "--warm-up", str(work.warm_up), *work.how, *out],
                      timeout)
 
@@ -147,18 +147,19 @@ def ceiling(work: Work, precisions: set[str], timeout: float) -> dict[str, float
     """GFLOP/s by precision and, as `copy`, 1e9 bytes a second."""
     chosen = [word for precision in sorted(precisions) for word in ("--precision", precision)]
     short = ["--seconds", "0.1"] if work.device == "cpu" else []
-    return run_child([HERE / "ceiling.py", "--threads", str(work.threads), "--device", work.device, "--copy", *chosen,
-                      *short], timeout).answer
+    return run_child([CHILDREN / "ceiling.py", "--threads", str(work.threads), "--device", work.device, "--copy",
+                      *chosen, *short], timeout).answer
 
 
 def kernels(batches: tuple[int, ...], timeout: float) -> list[Figures]:
     """The cases of `gpu_kernels.py`, checked and timed."""
-    cases: list[Figures] = run_child(["-c", _KERNELS, HERE, ",".join(map(str, batches))], timeout).answer["cases"]
+    arguments = [ROOT / "benchmarks", ",".join(map(str, batches))]
+    cases: list[Figures] = run_child(["-c", _KERNELS, *arguments], timeout).answer["cases"]
     return cases
 
 
 def _reference_command(work: Work, batch: int, timed: int, warm_up: int) -> list[str | Path]:
-    return [HERE / "draw_reference.py", *work.files.reference_options, "--device", work.device, "--images",
+    return [CHILDREN / "draw_reference.py", *work.files.reference_options, "--device", work.device, "--images",
             str(batch * timed), "--batch", str(batch), "--warm-up", str(warm_up), *work.how]
 
 

@@ -1,11 +1,12 @@
 """The model card's figures as Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from held_out import CrossEntropy, Tokenizer
-from judge import Accuracy
-from recognition import Recognition
-from record import show_spread
+from card.held_out import CrossEntropy, Tokenizer
+from card.judge import Accuracy
+from card.recognition import Recognition
+from recording.markdown import percent, table
+from recording.record import show_spread
 
 LOSSY = ("The data is a pack of JPEG images: its pixels are lossy, so accuracies compare with each other and not with "
          "published CIFAR-10 figures.")
@@ -41,20 +42,3 @@ def cross_entropy_section(figures: CrossEntropy, patch_sides: Sequence[int]) -> 
             for k, (side, nats) in enumerate(zip(patch_sides, figures.nats_by_scale, strict=True))]
     return table(["scale", "tokens", "nats a token"], [*rows, ["all", f"{sum(s * s for s in patch_sides)}",
                                                                f"{figures.nats:.3f}"]])
-
-
-def document(title: str, made_by: str, notes: Iterable[str], sections: Iterable[tuple[str, str]]) -> str:
-    """A page of headed sections."""
-    parts = [f"# {title}", made_by, *notes, *(f"## {heading}\n\n{body}" for heading, body in sections)]
-    return "\n\n".join(parts) + "\n"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def percent(share: float) -> str:
-    """A share with one decimal."""
-    return f"{share:.1%}"
