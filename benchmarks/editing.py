@@ -11,6 +11,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from speed.model_files import SHIPPED_SETTINGS
 
 from hieramp.export.model_source import ModelSource, load_model
 from hieramp.export.plan import ExportOptions, export_plan
@@ -20,7 +21,6 @@ from hieramp.runtime.images import save_png
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "images" / "editing.png"
-SETTINGS = ROOT / "engines" / "var_cifar10.settings.json"  # those that the shipped plan was exported with
 PathOption = click.Path(path_type=Path)
 Pixels = NDArray[np.uint8]
 _GREY = 128
@@ -40,7 +40,7 @@ def plan_with_encoder(folder: Path | None) -> Iterator[Plan]:
     if folder is not None:
         yield Plan.open(folder)
         return
-    source = ModelSource(settings=SETTINGS)
+    source = ModelSource(settings=SHIPPED_SETTINGS)
     model = load_model(source)
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / f"{source.name}.plan"

@@ -15,6 +15,7 @@ from stage_clock import StageClock
 @click.option("--preset")
 @click.option("--config", type=click.Path(path_type=Path))
 @click.option("--weights", type=click.Path(path_type=Path), help="Folder of var.pth and vae.pth; left out, a preset's.")
+@click.option("--settings", type=click.Path(path_type=Path), help="Left out: the defaults of the model's sizes.")
 @click.option("--images", type=int, required=True)
 @click.option("--batch", type=int, required=True)
 @click.option("--warm-up", type=int, required=True, help="Batches drawn before the clock starts.")
@@ -26,9 +27,9 @@ from stage_clock import StageClock
 @click.option("--forced", type=click.Path(path_type=Path), help="Tokens that every draw has for its history.")
 @click.option("--trace", is_flag=True, help="Also write logits, saliency and image of the first batch.")
 @click.option("--out", type=click.Path(path_type=Path), required=True)
-def main(preset: str | None, config: Path | None, weights: Path | None, images: int, batch: int, warm_up: int,
-         seed: int, threads: int, autocast: str | None, compiled: bool, device: str, forced: Path | None, trace: bool,
-         out: Path) -> None:
+def main(preset: str | None, config: Path | None, weights: Path | None, settings: Path | None, images: int,
+         batch: int, warm_up: int, seed: int, threads: int, autocast: str | None, compiled: bool, device: str,
+         forced: Path | None, trace: bool, out: Path) -> None:
     """Write the tokens drawn [images, L] and print the seconds of loading and of every batch."""
     began = time.perf_counter()
     import torch
@@ -40,7 +41,7 @@ def main(preset: str | None, config: Path | None, weights: Path | None, images: 
     torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = False  # float32 means float32, in convolutions as in products
     files = {"var": weights / "var.pth", "vae": weights / "vae.pth"} if weights else {}
-    model = load_model(ModelSource(preset=preset, config=config, **files))
+    model = load_model(ModelSource(preset=preset, config=config, settings=settings, **files))
     model.var.to(device), model.vqvae.to(device)
     if compiled:
         compile_model(model.var, model.vqvae)

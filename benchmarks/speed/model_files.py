@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from children.child import CHILDREN, Finished, run_child
+from recording.record import ROOT
 
 from hieramp.export.model_source import SHIPPED, ModelSource
 from hieramp.runtime.errors import HierampError
 from hieramp.runtime.plan import shipped_plan
 
 EXPORT = "from hieramp.export.cli import main; main()"
+SHIPPED_SETTINGS = ROOT / "engines" / "var_cifar10.settings.json"  # those that the shipped plan was exported with
 _PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -45,7 +47,12 @@ class ModelFiles:
     @property
     def reference_options(self) -> list[str | Path]:
         """What names model and weights to `draw_reference.py`."""
-        return [*self.options, *([] if self.ships else ["--weights", self.work])]
+        return [*self.options, *(self.settings or ["--weights", self.work])]
+
+    @property
+    def settings(self) -> list[str | Path]:
+        """Those of the shipped plan; other models have the defaults of their sizes."""
+        return ["--settings", SHIPPED_SETTINGS] if self.ships else []
 
     def plan(self, kind: str) -> Path:
         """Where a plan lies; a kind is a precision, `plain` for fp32 without class tokens, or PRECISION-traced."""
@@ -65,13 +72,13 @@ def export(files: ModelFiles, kind: str, timeout: float | None = None) -> Finish
     if kind_before not in (*_PRECISIONS, "plain") or traced not in ("", "traced"):
         raise HierampError(f"a plan must be one of {', '.join(_PRECISIONS)} or plain, got {kind!r}")
     weights = [] if files.ships else ["--var", files.work / "var.pth", "--vae", files.work / "vae.pth"]
-    precision, settings = kind_before, ["--trace-outputs"] if traced else []
+    precision, settings, trace = kind_before, files.settings, ["--trace-outputs"] if traced else []
     if kind_before == "plain":
-        precision, settings = "fp32", [*settings, "--settings", files.work / "plain.json"]
+        precision, settings = "fp32", ["--settings", files.work / "plain.json"]
         files.work.mkdir(parents=True, exist_ok=True)
         (files.work / "plain.json").write_text(json.dumps({"strip_cls": True, "amplify": False, "cfg": 4.0,
                                                            "top_k": 900, "top_p": 0.95}))
-    return run_child(["-c", EXPORT, *files.options, *weights, *settings, "--precision", precision,
+    return run_child(["-c", EXPORT, *files.options, *weights, *settings, *trace, "--precision", precision,
                       "--out", files.plan(kind), "--json"], timeout)
 
 
