@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,21 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def plot(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """A panel an axis and model: seconds left, peak memory right, both with logarithmic axes."""
+    """A panel an axis and model, up to three beside each other: seconds left, logarithmic, and peak memory right."""
     from matplotlib.figure import Figure
 
-    canvas = Figure(figsize=(4.4 * len(rows), 3.6), layout="constrained")
-    for axes, figures in zip(canvas.subplots(1, len(rows), squeeze=False)[0], rows, strict=True):
+    columns, lines = min(len(rows), 3), ceil(len(rows) / 3)
+    canvas = Figure(figsize=(4.4 * columns, 3.6 * lines), layout="constrained")
+    for place, figures in enumerate(rows, 1):
+        axes = canvas.add_subplot(lines, columns, place)
         work = [point["work"] for point in figures["points"]]
-        axes.plot(work, [point["seconds"] for point in figures["points"]], "o-", color="tab:blue")
+        seconds = [point["seconds"] for point in figures["points"]]
+        axes.plot(work, seconds, "o-", color="tab:blue")
         axes.set(xscale="log", yscale="log", xlabel=figures["axis"], title=figures["model"])
+        axes.set_xticks(work, [f"{each:g}" for each in work], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}" if max(seconds) < 10 * min(seconds) else "")
         axes.set_ylabel("seconds", color="tab:blue")
         memory = axes.twinx()
         memory.plot(work, [point["peak_rss_bytes"] / 1e9 for point in figures["points"]], "s--", color="tab:orange")

@@ -97,6 +97,11 @@ def _lines(axes: Any, figures: Sequence[dict[str, Any]]) -> None:
         axes.errorbar([batch for batch, _ in points], middle, yerr=_reach([rate for _, rate in points]), marker="o",
                       capsize=2, linestyle="--" if subject.startswith(BASELINE) else "-", label=subject)
     axes.set(xlabel="batch", ylabel="images a second", xscale="log", yscale="log")
+    batches = sorted({found["batch"] for found in figures})
+    axes.set_xticks(batches, list(map(str, batches)), minor=False)
+    axes.set_xticks([], minor=True)
+    for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        formatted("{x:g}")
     axes.legend(fontsize=7)
 
 
