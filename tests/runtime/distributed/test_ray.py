@@ -106,7 +106,7 @@ def test_a_killed_worker_costs_nothing(layout: str, soft: bool, make_job: Callab
     run_job(job, [kill], say=said.append)
     assert len(set(killed)) == 2
     for process in killed:
-        assert any(f"worker {process} on " in line and "drawing again: batch " in line for line in said)
+        assert any(f"worker {process} on " in line and "was lost" in line for line in said)
     assert faults.contents(job.out) == whole
 
 
@@ -190,12 +190,12 @@ def test_a_lost_node_costs_nothing(layout: str, make_job: Callable[..., Job], fa
             cluster.remove_node(second_node, allow_graceful=False)
 
     try:
-        run_job(job, [watch, lose], say=said.append)
+        run_job(job, [lose, watch], say=said.append)
     finally:
         for process in filter(is_running, silent):
             os.kill(process, signal.SIGKILL)
     assert silent, said
-    assert any(f"worker {silent[0]} on " in line and "drawing again: batch " in line for line in said)
+    assert any(f"worker {silent[0]} on " in line and "was lost" in line for line in said)
     nodes = [progress.worker.node for progress in watch.drawn if progress.worker]
     assert nodes[-1] != second_node.node_id and len(nodes) == BATCHES
     assert faults.contents(job.out) == whole
