@@ -32,7 +32,7 @@ def cluster(environment: None) -> Iterator[Any]:
 
 @pytest.fixture
 def second_node(cluster: Any) -> Any:
-    """A fresh node beside the head, in place of the one that earlier tests killed workers on, or lost."""
-    for node in list(cluster.worker_nodes):
-        cluster.remove_node(node)
-    return cluster.add_node(**SMALL)
+    """The node that is not the head, in place of one that an earlier test lost and that the cluster has given up."""
+    node = next(iter(cluster.worker_nodes), None) or cluster.add_node(**SMALL)
+    cluster.wait_for_nodes()  # no more and no fewer than there are
+    return node

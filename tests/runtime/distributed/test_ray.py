@@ -181,13 +181,17 @@ def test_a_lost_node_costs_nothing(layout: str, make_job: Callable[..., Job], fa
                                    local: Callable[..., dict[str, bytes]], second_node: Any) -> None:
     """As in a power cut: its worker falls silent and its daemon is gone. Last, as the cluster lacks a node then."""
     whole, job, said, silent = local(layout), make_job("ray", layout=layout), list[str](), list[int]()
-    watch = Watch(2)
+    watch = Watch(0)
 
     def lose(progress: Progress) -> None:
-        if progress.worker and progress.worker.node == second_node.node_id and not silent:
-            silent.append(progress.worker.process)
-            os.kill(progress.worker.process, signal.SIGSTOP)
-            cluster.remove_node(second_node, allow_graceful=False)
+        if silent or not progress.worker:
+            return
+        if progress.worker.node != second_node.node_id:
+            time.sleep(1.5)  # until that node draws, which leaves batches for it to lose
+            return
+        silent.append(progress.worker.process)
+        os.kill(progress.worker.process, signal.SIGSTOP)
+        cluster.remove_node(second_node, allow_graceful=False)
 
     try:
         run_job(job, [lose, watch], say=said.append)
