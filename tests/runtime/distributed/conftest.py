@@ -1,5 +1,6 @@
 """A Ray cluster of two nodes on this machine, with one processor each."""
 
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,11 +13,14 @@ SMALL = {"num_cpus": 1, "object_store_memory": 80 << 20}
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What Ray and its workers read; plans that are sent to workers are kept in a folder of the tests."""
+    # A stopped worker is woken with SIGHUP when its node dies; under nohup it would outlive that, and draw on.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**SETTINGS, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}.items():
             patch.setenv(name, value)
         patch.delenv("RAY_ADDRESS", raising=False)
         yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="module")
