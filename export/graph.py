@@ -5,7 +5,7 @@ stable, the shapes symbolic where they must be (1 and 0 included), and each weig
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from hieramp.export.weight_file import TORCH_TYPES, StoredTensor
 
 OPSET = 20
 DOMAIN = "hieramp"
+MICROSOFT = "com.microsoft"  # ONNX Runtime's own operators
 IR_VERSION = 10
 
 ONNX_TYPES = {
@@ -60,7 +61,7 @@ class GraphBuilder:
         outputs = [stem] if count == 1 else [f"{stem}.{i}" for i in range(count)]
         self.nodes.append(helper.make_node(kind, inputs, outputs, name=stem, domain=domain, **attributes))
         # Standard operators hand on the type of their first input; `cast` relies on it to add no empty cast.
-        self.types |= dict.fromkeys(outputs, None if domain else self.types.get(inputs[0]))
+        self.types |= dict.fromkeys(outputs, None if domain == DOMAIN else self.types.get(inputs[0]))
         return outputs
 
     def const(self, values: object, dtype: str = "int64") -> str:
@@ -82,6 +83,17 @@ class GraphBuilder:
             self.initializers[key] = _external(self.stored[key])
             self.types[key] = self.stored[key].type_name
         return key
+
+    def weight_rows(self, key: str, begin: int, end: int, type_name: str) -> str:
+        """Rows of a matrix of the weight file, which lie side by side there; cast where they are stored otherwise."""
+        name, whole = f"{key}.{begin}:{end}", self.stored[key]
+        if name not in self.initializers:
+            row_bytes = whole.length // whole.shape[0]
+            self.initializers[name] = _external(replace(
+                whole, key=name, shape=(end - begin, *whole.shape[1:]), offset=whole.offset + begin * row_bytes,
+                length=(end - begin) * row_bytes))
+            self.types[name] = whole.type_name
+        return self.cast(name, type_name)
 
     def zero(self, type_name: str) -> str:
         """A zero of any type, which is also how an operator is told a type."""
@@ -115,7 +127,8 @@ class GraphBuilder:
         """The finished model; of `functions` it takes those that are used."""
         graph = helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, list(self.initializers.values()))
         used = {node.op_type for node in self.nodes if node.domain == DOMAIN}
-        opsets = [helper.make_opsetid("", OPSET)] + ([helper.make_opsetid(DOMAIN, 1)] if used else [])
+        domains = sorted({node.domain for node in self.nodes} - {""})
+        opsets = [helper.make_opsetid("", OPSET), *(helper.make_opsetid(domain, 1) for domain in domains)]
         return helper.make_model(
             graph, functions=[f for f in functions if f.name in used], opset_imports=opsets,
             ir_version=IR_VERSION, producer_name="hieramp",

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from hieramp.export.bfloat16 import emulate_bfloat16
 from hieramp.runtime import Plan
-from hieramp.runtime.contract import GRAPH_NAMES, MANIFEST, WEIGHTS
+from hieramp.runtime.contract import FUSED, GRAPH_NAMES, MANIFEST, WEIGHTS
 from hieramp.runtime.manifest import TensorSpec, manifest_json
 
 
@@ -44,7 +44,8 @@ def observed_plan(plan: Plan, *, emulate: bool = True) -> Iterator[Plan]:
             (folder / file).write_bytes((emulate_bfloat16(model) if emulate else model).SerializeToString())
         step = plan.manifest.graphs["scale_step"]
         step = replace(step, outputs=step.outputs if plan.manifest.trace_outputs else (*step.outputs, *_traces(plan)))
-        graphs = plan.manifest.graphs | {"scale_step": step}
+        graphs = {name: graph for name, graph in plan.manifest.graphs.items() if name not in FUSED.values()}
+        graphs |= {"scale_step": step}
         (folder / MANIFEST).write_text(manifest_json(replace(plan.manifest, graphs=graphs, trace_outputs=True)))
         yield Plan.open(folder, verify=False)
 

@@ -109,7 +109,7 @@ def saliency_bias() -> onnx.FunctionProto:
     The bias [R, 1, 1, l] is beta at the most salient positions; saliency [R, l] is the map itself. With c = 0 class
     tokens the map is zero.
     """
-    return _function(_SALIENCY_BIAS)
+    return operator(_SALIENCY_BIAS)
 
 
 def sample_top_k_top_p() -> onnx.FunctionProto:
@@ -117,7 +117,7 @@ def sample_top_k_top_p() -> onnx.FunctionProto:
 
     The token is −1 where NaN or infinity is among the guided logits: nothing can be drawn from those.
     """
-    return _function(_SAMPLE_TOP_K_TOP_P)
+    return operator(_SAMPLE_TOP_K_TOP_P)
 
 
 def operator_bodies() -> list[onnx.FunctionProto]:
@@ -125,7 +125,8 @@ def operator_bodies() -> list[onnx.FunctionProto]:
     return [saliency_bias(), sample_top_k_top_p()]
 
 
-def _function(text: str) -> onnx.FunctionProto:
+def operator(text: str) -> onnx.FunctionProto:
+    """An operator of the domain by its name, inputs, outputs and nodes, in ONNX's own notation."""
     header = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n'
     function = parser.parse_function(header + text)
     assert {opset.version for opset in function.opset_import} == {helper.make_opsetid("", OPSET).version}

@@ -13,6 +13,8 @@ from hieramp.export.decoder_graph import decoder_graph
 from hieramp.export.encoder_gate import encoder_gate
 from hieramp.export.encoder_graph import encoder_graph
 from hieramp.export.errors import ExportError
+from hieramp.export.fused.decoder import fused_decoder_graph
+from hieramp.export.fused.step import can_be_fused, fused_step_graph
 from hieramp.export.gate import parity_gate
 from hieramp.export.output_folder import folder_in_one_step
 from hieramp.export.quantization.quantize import plan_quantization, quantized_tensors
@@ -20,7 +22,7 @@ from hieramp.export.scale_constants import encoder_constants, scale_constants
 from hieramp.export.step_graph import Dimensions, static_dimensions, step_graph
 from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor, write_weights
 from hieramp.runtime import Plan
-from hieramp.runtime.contract import ENCODER, GRAPH_NAMES, MANIFEST, WEIGHTS
+from hieramp.runtime.contract import ENCODER, FUSED, GRAPH_NAMES, MANIFEST, WEIGHTS
 from hieramp.runtime.manifest import (
     PRECISIONS,
     SCHEMA_VERSION,
@@ -170,14 +172,21 @@ def _write_graphs(
     }
     if options.with_encoder:
         models[ENCODER] = encoder_graph(spec, stored, Dimensions())
+    if options.precision == "fp16" and can_be_fused(spec):
+        step_name, decoder_name = FUSED["scale_step"], FUSED["decoder"]
+        models[step_name] = fused_step_graph(spec, stored, precision, Dimensions(), settings.blocks,
+                                             trace=options.trace_outputs)
+        models[decoder_name] = fused_decoder_graph(spec.vqvae, stored, precision, Dimensions())
     if options.static_scales:
         models |= {n: step(n, static_dimensions(spec, k, options.static_batch))
                    for k, n in enumerate(_static_names(spec))}
     for name, model in models.items():
         path = folder / f"{name}.onnx"
         path.write_bytes(model.SerializeToString())
-        onnx.checker.check_model(str(path), full_check=False)
-    return {name: _graph_spec(f"{name}.onnx", models[name]) for name in (*GRAPH_NAMES, ENCODER) if name in models}
+        if name not in FUSED.values():  # whose operators only ONNX Runtime knows
+            onnx.checker.check_model(str(path), full_check=False)
+    named = (*GRAPH_NAMES, ENCODER, *FUSED.values())
+    return {name: graph_spec(f"{name}.onnx", models[name]) for name in named if name in models}
 
 
 def _static_names(spec: ModelSpec) -> list[str]:
@@ -229,7 +238,8 @@ def _sampling(settings: Settings, vocab_size: int) -> Sampling:
     return Sampling(settings.cfg[0], top_k, settings.top_p if 0 < settings.top_p < 1 else 1.0)
 
 
-def _graph_spec(file: str, model: onnx.ModelProto) -> GraphSpec:
+def graph_spec(file: str, model: onnx.ModelProto) -> GraphSpec:
+    """What the manifest says of a graph."""
     return GraphSpec(file, *(tuple(map(_tensor_spec, values)) for values in (model.graph.input, model.graph.output)))
 
 

@@ -5,7 +5,8 @@ Shapes stay symbolic over batch and scale, so one graph (and one set of weights)
 layer norm, q/k norm, softmax, head, guidance, sampling and the codebook step; the rest is in the plan's precision.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import onnx
 
@@ -40,25 +41,45 @@ def static_dimensions(spec: ModelSpec, scale: int, batch: int) -> Dimensions:
     )
 
 
+@dataclass(frozen=True)
+class TransformerInputs:
+    """Values that the transformer reads beside its caches: token map, AdaLN vectors of blocks and head."""
+
+    token_map: str
+    adaln: str
+    adaln_head: str
+
+
+@dataclass(frozen=True)
+class TransformerOutputs:
+    """Logits [R, l, V] in float32, and saliency maps [R, l] of the blocks that amplify."""
+
+    logits_RlV: str
+    saliency_Rl: Sequence[str]
+
+
+# What declares the caches among the inputs and outputs of the graph, and computes blocks and head.
+Transformer = Callable[[GraphBuilder, ModelSpec, Dimensions, BlockContext, TransformerInputs], TransformerOutputs]
+
+
 def step_graph(
     spec: ModelSpec, stored: dict[str, StoredTensor], precision: str, dimensions: Dimensions,
     amplified_blocks: tuple[int, ...], *, trace: bool, name: str = "scale_step",
+    transformer: Transformer | None = None, operators: Sequence[onnx.FunctionProto] | None = None,
 ) -> onnx.ModelProto:
-    """Build it (inputs and outputs: docs/plan-format.md); `amplified_blocks` counts only with class tokens."""
+    """Build it (inputs and outputs: docs/plan-format.md); `amplified_blocks` counts only with class tokens.
+
+    `transformer` and `operators` say what the transformer and the custom operators are made of; by default of ONNX's
+    operators, which any back end has.
+    """
     g, d, var, T = GraphBuilder(name, stored), dimensions, spec.var, COMPUTE_TYPES[precision]
     token_map = g.input("token_map", "float32", [d.R, d.l, var.width])
     adaln = g.input("adaln", "float32", [d.R, var.depth, 6, var.width])
     adaln_head = g.input("adaln_head", "float32", [d.R, 2, var.width])
-    pasts = [g.input(past_kv(i), T, [d.past, 2, d.R, var.heads, var.head_width]) for i in range(var.depth)]
-    context = _context(g, spec, d, T, amplified_blocks, token_map, pasts[0])
-    x, saliency = _with_class_token(g, context, token_map), []
-    for i in range(var.depth):
-        vectors = g.ops("Split", 6, g.op("Gather", adaln, g.const(i), axis=1), axis=1, num_outputs=6)
-        block = transformer_block(g, context, i, x, vectors, pasts[i])
-        x = block.x_RnC
-        g.output(block.new_kv, new_kv(i), T, [d.l, 2, d.R, var.heads, var.head_width])
-        saliency += [block.saliency_Rl] if block.saliency_Rl else []
-    logits = _head(g, spec, context, x, adaln_head)
+    context = _context(g, spec, d, T, amplified_blocks, token_map)
+    inputs = TransformerInputs(token_map, adaln, adaln_head)
+    found = (transformer or portable_transformer)(g, spec, d, context, inputs)
+    logits, saliency = found.logits_RlV, found.saliency_Rl
     tokens = _sample(g, d, logits)
     g.output(tokens, "tokens", "int64", [d.B, d.l])
     _codebook_step(g, spec, d, tokens)
@@ -67,12 +88,30 @@ def step_graph(
     if trace and saliency:
         stacked = g.op("Concat", *(g.op("Unsqueeze", s, g.const([0])) for s in saliency), axis=0)
         g.output(stacked, "saliency", "float32", [len(saliency), d.R, d.l])
-    return g.model(operator_bodies())
+    return g.model(operator_bodies() if operators is None else operators)
+
+
+def portable_transformer(
+    g: GraphBuilder, spec: ModelSpec, d: Dimensions, context: BlockContext, inputs: TransformerInputs
+) -> TransformerOutputs:
+    """Blocks and head in ONNX's operators; a cache a block, sequence first."""
+    var, T = spec.var, context.type_name
+    pasts = [g.input(past_kv(i), T, [d.past, 2, d.R, var.heads, var.head_width]) for i in range(var.depth)]
+    if context.class_token:
+        sizes = g.shape(context.class_token, 0, 1), g.shape(pasts[0], 0, 1)
+        context = replace(context, class_mask=class_query_mask(g, context.tokens, *sizes))
+    x, saliency = with_class_token(g, context, inputs.token_map), []
+    for i, past in enumerate(pasts):
+        vectors = g.ops("Split", 6, g.op("Gather", inputs.adaln, g.const(i), axis=1), axis=1, num_outputs=6)
+        block = transformer_block(g, context, i, x, vectors, past)
+        x = block.x_RnC
+        g.output(block.new_kv, new_kv(i), T, [d.l, 2, d.R, var.heads, var.head_width])
+        saliency += [block.saliency_Rl] if block.saliency_Rl else []
+    return TransformerOutputs(_head(g, spec, context, x, inputs.adaln_head), saliency)
 
 
 def _context(
-    g: GraphBuilder, spec: ModelSpec, d: Dimensions, type_name: str, amplified: tuple[int, ...], token_map: str,
-    past_kv: str,
+    g: GraphBuilder, spec: ModelSpec, d: Dimensions, type_name: str, amplified: tuple[int, ...], token_map: str
 ) -> BlockContext:
     var, tokens = spec.var, g.shape(token_map, 1, 2)
     inputs = {}
@@ -82,12 +121,10 @@ def _context(
             "beta": g.input("beta", "float32", [1]),
             "select_count": g.input("select_count", "int64", [1]),
         }
-        count, past = g.shape(inputs["class_token"], 0, 1), g.shape(past_kv, 0, 1)
-        inputs["class_mask"] = class_query_mask(g, tokens, count, past)
     return BlockContext(var, type_name, amplified if inputs else (), tokens, **inputs)
 
 
-def _with_class_token(g: GraphBuilder, context: BlockContext, token_map: str) -> str:
+def with_class_token(g: GraphBuilder, context: BlockContext, token_map: str) -> str:
     """The token map [R, n, C] with the scale's class tokens behind the spatial ones, in every row."""
     if not context.class_token:
         return token_map

@@ -2,6 +2,9 @@
 
 GRAPH_NAMES = ("condition", "scale_step", "decoder")  # what drawing takes
 ENCODER = "encoder"  # a graph that a plan may have beside them
+# Those that a plan may have for ONNX Runtime's CUDA provider to take in place of the portable ones.
+FUSED = {"scale_step": "scale_step_fused", "decoder": "decoder_fused"}
+HALVES = ("k", "v")  # of a cache
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 
@@ -22,28 +25,44 @@ def new_kv(block: int) -> str:
     return f"new_kv_{block:02d}"
 
 
+def kept(half: str, block: int, scale: int) -> str:
+    """Name of the fused step's input with a block's keys (half k) or values (v) of an earlier scale."""
+    return f"{half}_{block:02d}_{scale:02d}"
+
+
+def made(half: str, block: int) -> str:
+    """Name of the fused step's output with a block's keys or values of this scale."""
+    return f"new_{half}_{block:02d}"
+
+
 def scale_key(scale: int, constant: str) -> str:
     """Key of a scale's constant tensor in the weight file."""
     return f"scale.{scale:02d}.{constant}"
 
 
-def graph_inputs(graph: str, depth: int, class_tokens: bool) -> set[str]:
+def graph_inputs(graph: str, depth: int, class_tokens: bool, scales: int) -> set[str]:
     """Names of the inputs a graph must have, no more and no fewer."""
     if graph == "condition":
         return {"labels"}
-    if graph == "decoder":
+    if graph in ("decoder", FUSED["decoder"]):
         return {"f_hat"}
     if graph == ENCODER:
         return {"image"}
-    return {*_STEP_INPUTS, *map(past_kv, range(depth)), *(CLASS_TOKEN_INPUTS if class_tokens else ())}
+    caches = set(map(past_kv, range(depth)))
+    if graph == FUSED["scale_step"]:
+        caches = {kept(half, block, scale) for half in HALVES for block in range(depth) for scale in range(scales - 1)}
+    return {*_STEP_INPUTS, *caches, *(CLASS_TOKEN_INPUTS if class_tokens else ())}
 
 
 def graph_outputs(graph: str, depth: int, trace: bool) -> set[str]:
     """Names of the outputs a graph must have; it may have more."""
     if graph == "condition":
         return {"adaln", "adaln_head", "token_map"}
-    if graph == "decoder":
+    if graph in ("decoder", FUSED["decoder"]):
         return {"image"}
     if graph == ENCODER:
         return {"tokens"}
-    return {"tokens", "f_hat_next", "token_map_next", *map(new_kv, range(depth)), *(("logits",) if trace else ())}
+    caches = set(map(new_kv, range(depth)))
+    if graph == FUSED["scale_step"]:
+        caches = {made(half, block) for half in HALVES for block in range(depth)}
+    return {"tokens", "f_hat_next", "token_map_next", *caches, *(("logits",) if trace else ())}

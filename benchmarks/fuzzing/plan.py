@@ -51,7 +51,7 @@ def _manifest(folder: Path) -> Manifest:
         schema_version=1, name="tiny", precision="fp32", model=MODEL, cache_type="float32",
         amplification=Amplification((1,), (0.0, 1.0), (0.5, 0.5)), sampling=Sampling(4.0, 6, 0.95),
         classes=ClassList("names", NAMES), trace_outputs=False, static_scales=None,
-        graphs={name: GraphSpec(f"{name}.onnx", _specs(graph_inputs(name, MODEL.depth, True)),
+        graphs={name: GraphSpec(f"{name}.onnx", _specs(graph_inputs(name, MODEL.depth, True, MODEL.scale_count)),
                                 _specs(graph_outputs(name, MODEL.depth, False))) for name in GRAPH_NAMES},
         members={path.name: describe_member(path) for path in sorted(folder.iterdir())},
         producer={"hieramp": "0"}, parity=None,

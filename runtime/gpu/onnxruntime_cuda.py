@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hieramp.runtime.binding import ELEMENT_TYPES
-from hieramp.runtime.contract import GRAPH_NAMES
+from hieramp.runtime.contract import FUSED, GRAPH_NAMES
 from hieramp.runtime.errors import PlanError, ProviderError, RunError, SettingsError
 from hieramp.runtime.gpu.backend import DeviceBackend, upload_constants
 from hieramp.runtime.gpu.cuda import Cuda
@@ -128,12 +128,15 @@ class Sessions:
 
 
 def load_sessions(plan: Plan, stream: Any, captures: bool, load: LoadSession) -> Sessions:
-    """The sessions of all graphs, running in that stream; where CUDA graphs cannot be, the log says so."""
-    files = {name: plan.path(plan.manifest.graphs[name].file) for name in GRAPH_NAMES}
+    """The sessions of all graphs, fused where the plan has them so, running in that stream.
+
+    Where CUDA graphs cannot be, the log says so.
+    """
+    graphs = plan.manifest.graphs
+    files = {name: plan.path(graphs.get(FUSED.get(name, name), graphs[name]).file) for name in GRAPH_NAMES}
+    options = cuda_options(stream, captures, plan.manifest.precision == "fp16")
     try:
-        loaded = {name: load(path, cuda_options(stream, captures, _halves_alone(plan, name)))
-                  for name, path in files.items()}
-        return Sessions(loaded, captures, count(1))
+        return Sessions({name: load(path, options) for name, path in files.items()}, captures, count(1))
     except PlanError as error:
         if not captures:
             raise
@@ -141,18 +144,13 @@ def load_sessions(plan: Plan, stream: Any, captures: bool, load: LoadSession) ->
         return load_sessions(plan, stream, False, load)
 
 
-def _halves_alone(plan: Plan, graph: str) -> bool:
-    """Whether every convolution and product of a graph is in float16, as in the decoder of an fp16 plan."""
-    return graph == "decoder" and plan.manifest.precision == "fp16"
+def cuda_options(stream: Any, captures: bool, halves: bool) -> dict[str, str]:
+    """Options of the CUDA provider: the same algorithms in every run, and float32 means float32 but in fp16 plans.
 
-
-def cuda_options(stream: Any, captures: bool, halves_alone: bool) -> dict[str, str]:
-    """Options of the CUDA provider: float32 means float32, and the same algorithms in every run.
-
-    Without TF32 ONNX Runtime keeps every convolution off the tensor cores, those in float16 too, for which cuDNN has
-    nothing else; they then fall back to slower plans. So TF32 is let in where there is no float32 for it to shorten.
+    There float32 products may be TF32's, which has the mantissa of float16: the head would take six times as long, and
+    ONNX Runtime would keep convolutions in float16 off the tensor cores, for which cuDNN has nothing else.
     """
-    return {"device_id": "0", "user_compute_stream": str(int(stream)), "use_tf32": "1" if halves_alone else "0",
+    return {"device_id": "0", "user_compute_stream": str(int(stream)), "use_tf32": "1" if halves else "0",
             "cudnn_conv_algo_search": "HEURISTIC", "enable_cuda_graph": "1" if captures else "0"}
 
 

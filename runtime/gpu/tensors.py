@@ -5,7 +5,7 @@ Token maps alternate between two places: a step reads one and writes the other.
 
 from dataclasses import dataclass
 
-from hieramp.runtime.contract import new_kv, past_kv
+from hieramp.runtime.contract import HALVES, kept, made, new_kv, past_kv
 from hieramp.runtime.gpu.memory import Arena, Bound, Spec
 from hieramp.runtime.manifest import Manifest, ModelShape
 from hieramp.runtime.scales import constant_shapes
@@ -90,7 +90,11 @@ def condition_tensors(model: ModelShape, memory: Memory) -> dict[str, Bound]:
 
 
 def step_tensors(model: ModelShape, memory: Memory, scale: int) -> dict[str, Bound]:
-    """Tensors of one step. Its keys and values go right behind those of the scales before it."""
+    """Tensors of one step, of which a graph takes what it names.
+
+    Its keys and values go right behind those of the scales before it. In the fused graph they are two tensors there,
+    each with all tokens of a row together, as fused attention reads them.
+    """
     constants, scratch, (past, end) = memory.constants, memory.scratch, model.token_range(scale)
     following = constants[of_scale("position_next", scale)].spec.shape[0]
     tensors = {
@@ -113,6 +117,24 @@ def step_tensors(model: ModelShape, memory: Memory, scale: int) -> dict[str, Bou
         # An empty past has an address of its own, since the cache's first one is that of the new keys.
         tensors[past_kv(block)] = cache.rows(0, past) if past else _emptied(scratch["nothing"], cache)
         tensors[new_kv(block)] = cache.rows(past, end)
+        tensors |= _halves(model, scratch["nothing"], cache, block, scale)
+    return tensors
+
+
+def _halves(model: ModelShape, nothing: Bound, cache: Bound, block: int, scale: int) -> dict[str, Bound]:
+    """Keys and values [R, l, C] of a block by scale, those of the scales to come empty."""
+    rows, tensors = cache.spec.shape[2], {}
+    for other in range(model.scale_count):
+        begin, end = model.token_range(other)
+        spec = Spec((rows, end - begin, model.width), cache.spec.type)
+        place = cache.rows(begin, end).device
+        for number, half in enumerate(HALVES):
+            bound = Bound(spec, place + number * spec.bytes)
+            if other == scale:
+                tensors[made(half, block)] = bound
+            if other + 1 < model.scale_count:
+                empty = Bound(Spec((rows, 0, model.width), spec.type), nothing.device)
+                tensors[kept(half, block, other)] = bound if other < scale else empty
     return tensors
 
 

@@ -134,14 +134,17 @@ def _write(inputs: Arena, request: Request) -> None:
 def _read(manifest: Manifest, memory: Memory, trace: bool) -> Drawing:
     scales = range(manifest.model.scale_count)
 
-    def copies(arena: Arena | None, name: str) -> tuple[Any, ...]:
+    def views(arena: Arena | None, name: str) -> list[Any]:
         names = [of_scale(name, scale) for scale in scales]
-        return tuple(arena[own].view().copy() for own in names if arena and own in arena.tensors)
+        return [arena[own].view() for own in names if arena and own in arena.tensors]
 
-    results, latents = memory.results, copies(memory.results, "f_hat")
+    def copies(arena: Arena | None, name: str) -> tuple[Any, ...]:
+        return tuple(view.copy() for view in views(arena, name))
+
+    results, latents = memory.results, views(memory.results, "f_hat")
     return Drawing(
         tokens=copies(results, "tokens"),
-        f_hat_BzPP=latents[-1],
+        f_hat_BzPP=latents[-1].copy(),
         image_B3SS=results["image"].view().copy(),
         finite=tuple(map(finite_latents, latents)),
         logits=copies(memory.traces, "logits") if trace else (),
