@@ -20,6 +20,8 @@ from hieramp.runtime import Plan
 from hieramp.runtime.contract import FUSED, GRAPH_NAMES, MANIFEST, WEIGHTS
 from hieramp.runtime.manifest import TensorSpec, manifest_json
 
+_STEPS = ("scale_step", FUSED["scale_step"])
+
 
 @contextmanager
 def observed_plan(plan: Plan, *, emulate: bool = True) -> Iterator[Plan]:
@@ -36,16 +38,14 @@ def observed_plan(plan: Plan, *, emulate: bool = True) -> Iterator[Plan]:
     with TemporaryDirectory(prefix=".observed.", dir=beside) as name:
         folder = Path(name)
         _link(plan.path(WEIGHTS), folder / WEIGHTS)
-        for graph in GRAPH_NAMES:
-            file = plan.manifest.graphs[graph].file
-            model = onnx.load(plan.path(file), load_external_data=False)
-            if graph == "scale_step" and not plan.manifest.trace_outputs:
+        graphs = dict(plan.manifest.graphs)
+        for name in (*GRAPH_NAMES, *(fused for fused in FUSED.values() if fused in graphs)):
+            graph = graphs[name]
+            model = onnx.load(plan.path(graph.file), load_external_data=False)
+            if name in _STEPS and not plan.manifest.trace_outputs:
                 _show_traces(model, _traces(plan))
-            (folder / file).write_bytes((emulate_bfloat16(model) if emulate else model).SerializeToString())
-        step = plan.manifest.graphs["scale_step"]
-        step = replace(step, outputs=step.outputs if plan.manifest.trace_outputs else (*step.outputs, *_traces(plan)))
-        graphs = {name: graph for name, graph in plan.manifest.graphs.items() if name not in FUSED.values()}
-        graphs |= {"scale_step": step}
+                graphs[name] = replace(graph, outputs=(*graph.outputs, *_traces(plan)))
+            (folder / graph.file).write_bytes((emulate_bfloat16(model) if emulate else model).SerializeToString())
         (folder / MANIFEST).write_text(manifest_json(replace(plan.manifest, graphs=graphs, trace_outputs=True)))
         yield Plan.open(folder, verify=False)
 

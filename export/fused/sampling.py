@@ -13,7 +13,7 @@ from hieramp.export.operators import operator
 # As the portable body: ties with the k-th stay, top-p keeps a token if the mass above it is below top_p, −1 is drawn
 # where logits are not finite. The target within a group ends short of its mass, which another order of adding could
 # put it past, so that what is drawn always has some. Sums along a row are slow where they have to be the same in every
-# run; a product with ones is not, and shows NaN and infinity as well.
+# run; a product is not, and shows NaN and infinity as well.
 _BODY = """
 SampleTopKTopP (conditional, unconditional, guidance, uniform, top_k, top_p) => (token)
 {{
@@ -23,9 +23,11 @@ SampleTopKTopP (conditional, unconditional, guidance, uniform, top_k, top_p) => 
   end = Constant <value = int64[1] {{9223372036854775807}}> ()
   axis = Constant <value = int64 {{-1}}> ()
   nothing = Constant <value = float[1] {{0}}> ()
+  conditional_f = Cast <to = 1> (conditional)
+  unconditional_f = Cast <to = 1> (unconditional)
   strength = Add (guidance, one)
-  pulled = Mul (conditional, strength)
-  pushed = Mul (unconditional, guidance)
+  pulled = Mul (conditional_f, strength)
+  pushed = Mul (unconditional_f, guidance)
   logits = Sub (pulled, pushed)
   ordered, order = TopK <axis = -1, largest = 1, sorted = 1> (logits, top_k)
   index1 = Constant <value = int64[1] {{1}}> ()
@@ -80,8 +82,8 @@ SampleTopKTopP (conditional, unconditional, guidance, uniform, top_k, top_p) => 
   drawn_column = Cast <to = 7> (drawn_f)
   drawn = Squeeze (drawn_column, last)
   every_code = Constant <value = int64[2] {{{codes}, 1}}> ()
-  ones = ConstantOfShape <value = float[1] {{1}}> (every_code)
-  sum_column = MatMul (logits, ones)
+  shrinks = ConstantOfShape <value = float[1] {{1.52587890625e-05}}> (every_code)
+  sum_column = MatMul (logits, shrinks)
   sum = Squeeze (sum_column, last)
   spread = Abs (sum)
   infinite = Constant <value = float[1] {{3.3e38}}> ()
@@ -93,7 +95,7 @@ SampleTopKTopP (conditional, unconditional, guidance, uniform, top_k, top_p) => 
 
 
 def sample_in_two_levels(vocab_size: int) -> onnx.FunctionProto:
-    """SampleTopKTopP for logits [B, l, V] of that many codes, in float32."""
+    """SampleTopKTopP for logits [B, l, V] of that many codes."""
     size = group_size(vocab_size)
     groups = vocab_size // size
     return operator(_BODY.format(codes=vocab_size, groups=groups, size=size, last_group=groups - 1))

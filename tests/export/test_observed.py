@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from hieramp.export.gate import replay_forced
@@ -35,6 +36,17 @@ def test_the_copy_vanishes_and_the_plan_stays(tiny: LoadedModel, export: Callabl
         raise KeyError
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.plan"]
     Plan.open(plan.folder)
+
+
+def test_fused_graphs_show_the_same(tiny: LoadedModel, export: Callable[..., Plan], tmp_path: Path) -> None:
+    plan = export(tiny, tmp_path / "tiny.plan", precision="fp16")
+    with observed_plan(plan) as observed:
+        for name in ("scale_step", "scale_step_fused"):
+            graph = observed.manifest.graphs[name]
+            stored = onnx.load(observed.path(graph.file), load_external_data=False)
+            assert [value.name for value in stored.graph.output] == [tensor.name for tensor in graph.outputs]
+            assert [tensor.name for tensor in graph.outputs[-2:]] == ["logits", "saliency"]
+        assert observed.path(observed.manifest.graphs["decoder_fused"].file).exists()
 
 
 def test_a_plan_with_trace_outputs_is_observed_as_it_is(tiny_plan: Plan) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from hieramp.export.fused.sampling import sample_in_two_levels
 from hieramp.export.graph import DOMAIN, IR_VERSION, OPSET
 from hieramp.export.operators import operator_bodies, saliency_bias, sample_top_k_top_p
 from hieramp_ref.sampling import draw_tokens
@@ -35,11 +36,22 @@ def run_saliency(run: Run, query: np.ndarray, keys: np.ndarray, beta: float, cou
     return tuple(run(one_node(saliency_bias(), feeds, outputs), **feeds))
 
 
-def run_sampler(run: Run, conditional: np.ndarray, unconditional: np.ndarray, t: float, uniform: np.ndarray,
-                top_k: int, top_p: float) -> np.ndarray:
+@pytest.fixture(params=["in one pass", "in two levels"])
+def run_sampler(request: pytest.FixtureRequest, run_model: Run) -> Callable[..., np.ndarray]:
+    """Runs the sampler by either of its bodies; the second is for GPUs and means the same."""
+    def run(conditional: np.ndarray, *others: Any) -> np.ndarray:
+        in_one = request.param == "in one pass"
+        function = sample_top_k_top_p() if in_one else sample_in_two_levels(conditional.shape[-1])
+        return sampled(run_model, function, conditional, *others)
+
+    return run
+
+
+def sampled(run: Run, function: onnx.FunctionProto, conditional: np.ndarray, unconditional: np.ndarray, t: float,
+            uniform: np.ndarray, top_k: int, top_p: float) -> np.ndarray:
     feeds = {"conditional": conditional, "unconditional": unconditional, "guidance": np.array([t], np.float32),
              "uniform": uniform, "top_k": np.array([top_k]), "top_p": np.array([top_p], np.float32)}
-    return run(one_node(sample_top_k_top_p(), feeds, {"token": "int64 2"}), **feeds)[0]
+    return run(one_node(function, feeds, {"token": "int64 2"}), **feeds)[0]
 
 
 def saliency_by_hand(query_RHcD: np.ndarray, keys_RHlD: np.ndarray) -> np.ndarray:
@@ -130,12 +142,12 @@ def logits_of_kind(kind: str, rng: np.random.Generator, vocab: int) -> np.ndarra
     (24, 24, 1e-6, 1.0),
 ])
 def test_tokens_are_drawn_by_inverse_cdf_over_the_kept_ones(
-    run_model: Run, kind: str, vocab: int, top_k: int, top_p: float, t: float
+    run_sampler: Callable[..., np.ndarray], kind: str, vocab: int, top_k: int, top_p: float, t: float
 ) -> None:
     rng = np.random.default_rng(vocab + top_k)
     conditional, unconditional = logits_of_kind(kind, rng, vocab), logits_of_kind(kind, rng, vocab)
     uniform = rng.random((2, 40), np.float32)
-    tokens = run_sampler(run_model, conditional, unconditional, t, uniform, top_k, top_p)
+    tokens = run_sampler(conditional, unconditional, t, uniform, top_k, top_p)
     mixed = np.float32(1 + t) * conditional - np.float32(t) * unconditional
     reference = draw_tokens(torch.from_numpy(mixed), torch.from_numpy(uniform), top_k, top_p).numpy()
     np.testing.assert_array_equal(tokens, reference)
@@ -151,46 +163,47 @@ def test_tokens_are_drawn_by_inverse_cdf_over_the_kept_ones(
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("half", ["conditional", "unconditional"])
 @pytest.mark.parametrize("t", [0.0, 2.0])
-def test_logits_that_are_not_finite_give_no_token(run_model: Run, value: float, half: str, t: float) -> None:
+def test_logits_that_are_not_finite_give_no_token(run_sampler: Callable[..., np.ndarray], value: float, half: str,
+                                                  t: float) -> None:
     """Wherever the value is; t = 0 makes NaN of an infinity. The other places draw what they drew."""
     rng = np.random.default_rng(3)
     logits = {name: rng.standard_normal((2, 24, 24)).astype(np.float32) for name in ("conditional", "unconditional")}
     uniform = rng.random((2, 24), np.float32)
-    wanted = run_sampler(run_model, *logits.values(), t, uniform, 7, 0.9)
+    wanted = run_sampler(*logits.values(), t, uniform, 7, 0.9)
     logits[half][0, range(24), range(24)] = value
-    tokens = run_sampler(run_model, *logits.values(), t, uniform, 7, 0.9)
+    tokens = run_sampler(*logits.values(), t, uniform, 7, 0.9)
     np.testing.assert_array_equal(tokens, np.stack([np.full(24, -1), wanted[1]]))
 
 
-def test_infinities_that_cancel_give_no_token_and_large_logits_do(run_model: Run) -> None:
+def test_infinities_that_cancel_give_no_token_and_large_logits_do(run_sampler: Callable[..., np.ndarray]) -> None:
     """Both infinities in a row, NaN in all of a row, and finite logits whose plain sum is beyond float32."""
     logits = np.zeros((1, 4, 4096), np.float32)
     logits[0, 0, :2], logits[0, 1], logits[0, 2], logits[0, 3] = (np.inf, -np.inf), np.nan, 3e38, -3e38
-    tokens = run_sampler(run_model, logits, np.zeros_like(logits), 0.0, np.zeros((1, 4), np.float32), 4096, 1.0)
+    tokens = run_sampler(logits, np.zeros_like(logits), 0.0, np.zeros((1, 4), np.float32), 4096, 1.0)
     assert tokens.tolist() == [[-1, -1, 0, 0]]
 
 
-def test_guidance_that_overflows_gives_no_token(run_model: Run) -> None:
+def test_guidance_that_overflows_gives_no_token(run_sampler: Callable[..., np.ndarray]) -> None:
     logits = np.array([[[3e38, 0], [3e37, 0]]], np.float32)
-    assert run_sampler(run_model, logits, -logits, 4.0, np.zeros((1, 2), np.float32), 2, 1.0).tolist() == [[-1, 0]]
+    assert run_sampler(logits, -logits, 4.0, np.zeros((1, 2), np.float32), 2, 1.0).tolist() == [[-1, 0]]
 
 
-def test_the_ends_of_the_uniforms_give_the_first_and_last_kept_token(run_model: Run) -> None:
+def test_the_ends_of_the_uniforms_give_the_first_and_last_kept_token(run_sampler: Callable[..., np.ndarray]) -> None:
     logits = np.array([[[0, 2, 1, 2, 0.5]] * 2], np.float32)
     uniform = np.array([[0, 1 - 2.0**-24]], np.float32)
-    assert run_sampler(run_model, logits, logits, 0.0, uniform, 3, 1.0).tolist() == [[1, 3]]
+    assert run_sampler(logits, logits, 0.0, uniform, 3, 1.0).tolist() == [[1, 3]]
 
 
-def test_sampler_takes_float16_logits(run_model: Run) -> None:
+def test_sampler_takes_float16_logits(run_sampler: Callable[..., np.ndarray]) -> None:
     rng = np.random.default_rng(4)
     half = [(rng.standard_normal((2, 30, 16)) * 3).astype(np.float16) for _ in range(2)]
     uniform = rng.random((2, 30), np.float32)
     wide = [x.astype(np.float32) for x in half]
-    np.testing.assert_array_equal(run_sampler(run_model, *half, 3.0, uniform, 8, 0.9),
-                                  run_sampler(run_model, *wide, 3.0, uniform, 8, 0.9))
+    np.testing.assert_array_equal(run_sampler(*half, 3.0, uniform, 8, 0.9),
+                                  run_sampler(*wide, 3.0, uniform, 8, 0.9))
 
 
-@pytest.mark.parametrize("function", operator_bodies(), ids=lambda f: f.name)
+@pytest.mark.parametrize("function", [*operator_bodies(), sample_in_two_levels(4096)], ids=lambda f: f.name)
 def test_bodies_are_made_of_standard_operators(function: Any) -> None:
     assert function.domain == "hieramp"
     assert {node.domain for node in function.node} == {""}
