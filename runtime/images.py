@@ -12,14 +12,21 @@ from hieramp.runtime.durable import replacing
 
 def to_uint8(image_3SS: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Round [0, 1] to the nearest of 256 levels, halves up, and move the channels last."""
-    levels = np.floor(np.clip(image_3SS, 0, 1) * 255 + 0.5)
-    return np.ascontiguousarray(levels.transpose(1, 2, 0), np.uint8)
+    levels_3SS = image_3SS * 255
+    levels_3SS += 0.5
+    np.clip(levels_3SS, 0, 255.5, out=levels_3SS)  # what is cut off here is positive, so that the cast rounds down
+    pixels_SS3 = np.empty((*image_3SS.shape[1:], len(image_3SS)), np.uint8)
+    for channel, levels_SS in enumerate(levels_3SS):
+        pixels_SS3[..., channel] = levels_SS
+    return pixels_SS3
 
 
-def to_picture(image_3SS: NDArray[np.float32], side: int) -> Image.Image:
-    """An RGB picture of that side, resized with Lanczos where the image has another."""
-    picture = Image.fromarray(to_uint8(image_3SS))
-    return picture if picture.width == side else picture.resize((side, side), Image.Resampling.LANCZOS)
+def to_pixels(image_3SS: NDArray[np.float32], side: int) -> NDArray[np.uint8]:
+    """Pixels [side, side, 3], resized with Lanczos where the image has another side."""
+    pixels_SS3 = to_uint8(image_3SS)
+    if len(pixels_SS3) == side:
+        return pixels_SS3
+    return np.array(Image.fromarray(pixels_SS3).resize((side, side), Image.Resampling.LANCZOS))
 
 
 def png_bytes(picture: Image.Image) -> bytes:

@@ -11,7 +11,7 @@ from hieramp.runtime.catalogue import ClassEntry
 from hieramp.runtime.drawing import Picture, try_keys
 from hieramp.runtime.errors import NotFiniteError, SettingsError
 from hieramp.runtime.fault import Fault, describe
-from hieramp.runtime.images import to_picture
+from hieramp.runtime.images import to_pixels
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.recipe import Recipe
 from hieramp.runtime.record import Record
@@ -58,7 +58,7 @@ class Painter(Generic[CacheT]):
         label, recipe = self._batches.label(number), self._recipe
         if isinstance(picture, Fault):
             return replace(picture, name=self._classes[label].name)
-        image_SS3 = np.array(to_picture(picture.image_3SS, recipe.image_side))
+        image_SS3 = to_pixels(picture.image_3SS, recipe.image_side)
         saliency = picture.saliency if self._saliency else ()
         return Record(image_SS3, self._classes[label], label, picture.key.index, number, recipe.seed,
                       picture.tokens_L, saliency)

@@ -8,13 +8,15 @@ from contextlib import suppress
 from PIL import Image
 
 from hieramp.runtime.batches import Unit
+from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import NotFiniteError
 from hieramp.runtime.images import png_bytes
 from hieramp.runtime.record import Record
 from hieramp.runtime.write_behind import WriteBehind
 from hieramp.runtime.writers.writer import Encoded, Sink, Writer
 
-_ENCODERS, _CALLS_BEHIND = 2, 3
+_CALLS_BEHIND = 3
+_LEAST_ENCODERS, _MOST_ENCODERS = 2, 8  # a thread makes about 100 PNG files of 256 pixels a second, a GPU draws 200
 
 
 def write_units(writer: Writer, todo: Iterable[Unit], paint: Callable[[int], Sequence[Record]],
@@ -27,7 +29,8 @@ def write_units(writer: Writer, todo: Iterable[Unit], paint: Callable[[int], Seq
     """
     unfinished = deque[Sink](maxlen=_CALLS_BEHIND + 2)  # no unit further back can be unwritten
     try:
-        with ThreadPoolExecutor(_ENCODERS, "hieramp-encode") as encoders, WriteBehind(_CALLS_BEHIND) as behind:
+        with (ThreadPoolExecutor(encoder_threads(usable_cores()), "hieramp-encode") as encoders,
+              WriteBehind(_CALLS_BEHIND) as behind):
             for unit in todo:
                 unfinished.append(sink := writer.open(unit))
                 for batch in unit.batches:
@@ -45,6 +48,11 @@ def write_units(writer: Writer, todo: Iterable[Unit], paint: Callable[[int], Seq
         for sink in unfinished:
             with suppress(OSError):  # a full disk may also refuse the end of the file that is thrown away
                 sink.discard()
+
+
+def encoder_threads(cores: int) -> int:
+    """Threads that make PNG files: half of the cores, as far as they are of use."""
+    return min(max(_LEAST_ENCODERS, cores // 2), _MOST_ENCODERS)
 
 
 def _painted(paint: Callable[[int], Sequence[Record]], batch: int) -> tuple[Sequence[Record], NotFiniteError | None]:

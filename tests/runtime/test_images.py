@@ -1,5 +1,6 @@
 """Pixels, PNG files and the contact sheet."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 from hieramp.runtime.catalogue import ClassEntry
 from hieramp.runtime.contact_sheet import draw_contact_sheet
 from hieramp.runtime.durable import replacing, write_text
-from hieramp.runtime.images import save_png, to_picture, to_uint8
+from hieramp.runtime.images import save_png, to_pixels, to_uint8
 
 
 def test_pixels_are_rounded_not_cut_off() -> None:
@@ -17,6 +18,15 @@ def test_pixels_are_rounded_not_cut_off() -> None:
     levels = to_uint8(np.tile(values, (3, 1, 1)))
     assert levels.dtype == np.uint8
     assert levels[0, :, 0].tolist() == [0, 0, 0, 1, 1, 255, 255, 255]
+
+
+def test_every_level_begins_half_a_level_below_it() -> None:
+    """Floor of 255 x + ½ in exact arithmetic; within a rounding of a half float32 may say either neighbour."""
+    values = np.random.default_rng(1).random((3, 40, 40), np.float32)
+    exact = [Fraction(float(value)) * 255 + Fraction(1, 2) for value in values.transpose(1, 2, 0).ravel()]
+    clear = np.array([abs(x - round(x)) > Fraction(1, 10**4) for x in exact])
+    np.testing.assert_array_equal(to_uint8(values).ravel()[clear], np.array([int(x) for x in exact])[clear])
+    assert clear.mean() > 0.99
 
 
 def test_channels_move_last() -> None:
@@ -27,11 +37,11 @@ def test_channels_move_last() -> None:
 
 def test_another_size_is_resized_with_lanczos() -> None:
     image_3SS = np.random.default_rng(0).random((3, 8, 8), np.float32)
-    plain = to_picture(image_3SS, 8)
-    np.testing.assert_array_equal(np.asarray(plain), to_uint8(image_3SS))
-    resized = to_picture(image_3SS, 6)
-    np.testing.assert_array_equal(np.asarray(resized), np.asarray(plain.resize((6, 6), Image.Resampling.LANCZOS)))
-    assert resized.size == (6, 6)
+    plain = to_pixels(image_3SS, 8)
+    np.testing.assert_array_equal(plain, to_uint8(image_3SS))
+    resized = to_pixels(image_3SS, 6)
+    np.testing.assert_array_equal(resized, Image.fromarray(plain).resize((6, 6), Image.Resampling.LANCZOS))
+    assert resized.shape == (6, 6, 3) and resized.dtype == np.uint8
 
 
 def test_a_file_is_whole_or_absent(tmp_path: Path) -> None:
