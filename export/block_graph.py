@@ -49,7 +49,7 @@ def transformer_block(
     normed = modulated_norm(g, x_RnC, scale2, shift2, spec.width, spec.norm_eps)
     hidden = linear(g, rows(g, g.cast(normed, context.type_name), spec.width), f"{key}.ffn.fc1", context.type_name)
     hidden = g.op("Gelu", hidden, approximate="tanh")
-    out = _as_sequence(g, linear(g, hidden, f"{key}.ffn.fc2", context.type_name), x_RnC, spec.width)
+    out = as_sequence(g, linear(g, hidden, f"{key}.ffn.fc2", context.type_name), x_RnC, spec.width)
     x_RnC = g.op("Add", x_RnC, g.op("Mul", g.cast(out, "float32"), gamma2))
     return BlockValues(x_RnC, new_kv, saliency)
 
@@ -67,7 +67,7 @@ def _attention(
     else:
         out, saliency = _attend_with_class_token(g, context, index, q_RHnD, k_RHDm, v_RHmD, g.shape(past_kv, 0, 1))
     flat = rows(g, g.op("Transpose", out, perm=[0, 2, 1, 3]), spec.width)
-    return _as_sequence(g, linear(g, flat, f"{key}.proj", context.type_name), x_RnC, spec.width), new_kv, saliency
+    return as_sequence(g, linear(g, flat, f"{key}.proj", context.type_name), x_RnC, spec.width), new_kv, saliency
 
 
 def _attend_with_class_token(
@@ -141,13 +141,13 @@ def _queries_keys_values(g: GraphBuilder, context: BlockContext, key: str, x_RnC
     q, k = g.cast(q, "float32"), g.cast(k, "float32")
     if spec.qk_l2_norm:
         q, k = _normalised(g, q), _normalised(g, k)
-    q = g.cast(g.op("Mul", q, _query_scale(g, spec, key)), T)
+    q = g.cast(g.op("Mul", q, query_scale(g, spec, key)), T)
     kv_Rn2HD = g.op("Concat", g.cast(k, T), v, axis=2)
     q_RHnD = g.op("Squeeze", g.op("Transpose", q, perm=[0, 3, 1, 2, 4]), g.const([3]))
     return q_RHnD, g.op("Transpose", kv_Rn2HD, perm=[1, 2, 0, 3, 4])
 
 
-def _query_scale(g: GraphBuilder, spec: VarSpec, key: str) -> str:
+def query_scale(g: GraphBuilder, spec: VarSpec, key: str) -> str:
     """The factor of the queries, [1, 1, 1, H, 1] or [1]."""
     if not spec.qk_l2_norm:
         return g.const([0.25 / math.sqrt(spec.head_width)], "float32")
@@ -169,6 +169,6 @@ def _keys_values(g: GraphBuilder, kv_m2RHD: str) -> tuple[str, str]:
     return g.op("Transpose", k, perm=[1, 2, 3, 0]), g.op("Transpose", v, perm=[1, 2, 0, 3])
 
 
-def _as_sequence(g: GraphBuilder, rows_nC: str, like_RnC: str, width: int) -> str:
+def as_sequence(g: GraphBuilder, rows_nC: str, like_RnC: str, width: int) -> str:
     """Rows [R * n, C] in the shape [R, n, C] of a value."""
     return g.op("Reshape", rows_nC, g.op("Concat", g.shape(like_RnC, 0, 2), g.const([width]), axis=0))

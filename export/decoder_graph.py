@@ -4,6 +4,8 @@ Group norm, SiLU and softmax are float32 islands, and so are sums where convolut
 convolutions stay float32 as well, since opset 20's Conv takes no bfloat16.
 """
 
+from typing import Protocol, TypeVar
+
 import onnx
 
 from hieramp.export.conv_layers import ConvLayers, FeatureMap
@@ -11,6 +13,18 @@ from hieramp.export.graph import GraphBuilder
 from hieramp.export.step_graph import Dimensions
 from hieramp.export.weight_file import StoredTensor
 from hieramp_ref.spec import VqvaeSpec
+
+Map = TypeVar("Map")
+
+
+class Layers(Protocol[Map]):
+    """What the trunk is made of, by checkpoint key."""
+
+    @property
+    def spec(self) -> VqvaeSpec: ...
+    def residual(self, x: Map, key: str) -> Map: ...
+    def attention(self, x: Map, key: str) -> Map: ...
+    def upsample(self, x: Map, key: str) -> Map: ...
 
 
 def decoder_graph(
@@ -20,11 +34,7 @@ def decoder_graph(
     g, P, S = GraphBuilder("decoder", stored), spec.latent_side, spec.image_side
     layers = ConvLayers(g, spec, "float16" if precision == "fp16" else "float32")
     f_hat = FeatureMap(g.input("f_hat", "float32", [dimensions.B, spec.z_channels, P, P]), spec.z_channels, P)
-    x = layers.conv(layers.conv(f_hat, "vae.post_quant_conv"), "vae.decoder.conv_in")
-    x = layers.attention(layers.residual(x, "vae.decoder.mid.block_1"), "vae.decoder.mid.attn_1")
-    x = layers.residual(x, "vae.decoder.mid.block_2")
-    for level in reversed(range(len(spec.channel_multipliers))):
-        x = _level(layers, x, level, attention=level == len(spec.channel_multipliers) - 1)
+    x = decoder_trunk(layers, layers.conv(layers.conv(f_hat, "vae.post_quant_conv"), "vae.decoder.conv_in"))
     x = layers.conv(layers.activated(x, "vae.decoder.norm_out"), "vae.decoder.conv_out")
     low, high = g.const(-1, "float32"), g.const(1, "float32")
     shifted = g.op("Add", g.op("Clip", x.value, low, high), g.const([1], "float32"))
@@ -32,9 +42,15 @@ def decoder_graph(
     return g.model()
 
 
-def _level(layers: ConvLayers, x: FeatureMap, level: int, *, attention: bool) -> FeatureMap:
-    key = f"vae.decoder.up.{level}"
-    for i in range(layers.spec.residual_blocks + 1):
-        x = layers.residual(x, f"{key}.block.{i}")
-        x = layers.attention(x, f"{key}.attn.{i}") if attention else x
-    return layers.upsample(x, f"{key}.upsample") if level else x
+def decoder_trunk(layers: Layers[Map], x: Map) -> Map:
+    """All between the first and the last convolution of the decoder, in whatever form `layers` have."""
+    spec = layers.spec
+    x = layers.attention(layers.residual(x, "vae.decoder.mid.block_1"), "vae.decoder.mid.attn_1")
+    x = layers.residual(x, "vae.decoder.mid.block_2")
+    for level in reversed(range(len(spec.channel_multipliers))):
+        key = f"vae.decoder.up.{level}"
+        for i in range(spec.residual_blocks + 1):
+            x = layers.residual(x, f"{key}.block.{i}")
+            x = layers.attention(x, f"{key}.attn.{i}") if level + 1 == len(spec.channel_multipliers) else x
+        x = layers.upsample(x, f"{key}.upsample") if level else x
+    return x

@@ -6,6 +6,7 @@ So is the selection of positions to amplify: rows that broke a tie differently a
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -50,26 +51,50 @@ def attention_sharpness(var: Var) -> float:
     return float(torch.stack(factors).square().mean())
 
 
-def parity_gate(plan: Plan, var: Var, vqvae: Vqvae, settings: Settings) -> Parity:
-    """Compare a plan with the reference and give the figures; a ParityError names the scale or the image past it."""
+@dataclass(frozen=True)
+class GateTrace:
+    """What the reference drew for the gate, and of which classes."""
+
+    labels_B: NDArray[np.int64]
+    trace: Trace
+
+    @property
+    def tokens_BL(self) -> NDArray[np.int64]:
+        return np.asarray(torch.cat(self.trace.tokens, dim=1).numpy())
+
+
+def gate_trace(plan: Plan, var: Var, vqvae: Vqvae, settings: Settings) -> GateTrace:
+    """Draw the gate's pictures with the reference."""
     images = GATE_IMAGES[plan.manifest.precision]
     keys = [PictureKey(label % var.spec.var.num_classes, 0) for label in range(images)]
     labels_B, uniforms_BL = batch_inputs(keys, plan.manifest.model, GATE_SEED)
-    trace = generate(var, vqvae, torch.from_numpy(labels_B), torch.from_numpy(uniforms_BL), settings)
-    drawing = replay_forced(plan, labels_B, torch.cat(trace.tokens, dim=1).numpy())
-    quantization, sharpness = plan.manifest.quantization, attention_sharpness(var)
+    labels, uniforms = torch.from_numpy(labels_B), torch.from_numpy(uniforms_BL)
+    return GateTrace(labels_B, generate(var, vqvae, labels, uniforms, settings))
+
+
+def parity_gate(plan: Plan, var: Var, vqvae: Vqvae, settings: Settings, traced: GateTrace) -> Parity:
+    """Compare a plan with the reference and give the figures; a ParityError names the scale or the image past it."""
+    quantization = plan.manifest.quantization
     if quantization:
         check_stored_weights(plan.path(WEIGHTS), var, vqvae, quantization, plan.manifest.precision)
+    drawing = replay_forced(plan, traced.labels_B, traced.tokens_BL)
+    parity, least_psnr_db = judged(plan, var, settings, traced, drawing)
+    decoder_error = quantization.decoder_error if quantization else 0.0
+    _refuse(parity, plan.manifest.precision, least_psnr_db, _DECODER_WAY_OUT if decoder_error else "")
+    return parity
+
+
+def judged(plan: Plan, var: Var, settings: Settings, traced: GateTrace, drawing: Drawing) -> tuple[Parity, float]:
+    """Figures of a drawing of the gate's tokens, and the PSNR in dB that it must keep."""
+    quantization, sharpness, trace = plan.manifest.quantization, attention_sharpness(var), traced.trace
     base = quantization.base_precision if quantization else plan.manifest.precision
     eight_bits = expected_error(quantization, sharpness, var.spec.var.head_width) if quantization else 0.0
     errors = (base, var.spec.var.depth, sharpness)
     rows = list(comparable_rows(trace, drawing, settings, var.spec, relative_error(*errors, eight_bits)))
     rms = max(float(logits.square().mean().sqrt()) for logits in trace.logits)
-    decoder_error = quantization.decoder_error if quantization else 0.0
-    least_psnr_db = minimum_psnr_db(base, decoder_error)
-    parity = _figures(trace, drawing, rows, settings, logits_threshold(*errors, rms, eight_bits), least_psnr_db)
-    _refuse(parity, plan.manifest.precision, least_psnr_db, _DECODER_WAY_OUT if decoder_error else "")
-    return parity
+    least_psnr_db = minimum_psnr_db(base, quantization.decoder_error if quantization else 0.0)
+    threshold = logits_threshold(*errors, rms, eight_bits)
+    return _figures(trace, drawing, rows, settings, threshold, least_psnr_db), least_psnr_db
 
 
 def replay_forced(plan: Plan, labels_B: NDArray[np.int64], tokens_BL: NDArray[np.int64]) -> Drawing:

@@ -35,9 +35,9 @@ def observed_plan(plan: Plan, *, emulate: bool = True) -> Iterator[Plan]:
         return
     # Beside the plan weights can be linked; an installed package may lie where nobody writes.
     beside = plan.folder.parent if os.access(plan.folder.parent, os.W_OK) else None
-    with TemporaryDirectory(prefix=".observed.", dir=beside) as name:
-        folder = Path(name)
-        _link(plan.path(WEIGHTS), folder / WEIGHTS)
+    with TemporaryDirectory(prefix=".observed.", dir=beside) as scratch:
+        folder = Path(scratch)
+        link(plan.path(WEIGHTS), folder / WEIGHTS)
         graphs = dict(plan.manifest.graphs)
         for name in (*GRAPH_NAMES, *(fused for fused in FUSED.values() if fused in graphs)):
             graph = graphs[name]
@@ -74,7 +74,8 @@ def _show_traces(model: onnx.ModelProto, traces: list[TensorSpec]) -> None:
     graph.output.extend(helper.make_tensor_value_info(t.name, TensorProto.FLOAT, t.shape) for t in traces)
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """The same file under another name, a copy where there are no hard links."""
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links

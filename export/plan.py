@@ -14,8 +14,9 @@ from hieramp.export.encoder_gate import encoder_gate
 from hieramp.export.encoder_graph import encoder_graph
 from hieramp.export.errors import ExportError
 from hieramp.export.fused.decoder import fused_decoder_graph
+from hieramp.export.fused.gate import fused_gate
 from hieramp.export.fused.step import can_be_fused, fused_step_graph
-from hieramp.export.gate import parity_gate
+from hieramp.export.gate import gate_trace, parity_gate
 from hieramp.export.output_folder import folder_in_one_step
 from hieramp.export.quantization.quantize import plan_quantization, quantized_tensors
 from hieramp.export.scale_constants import encoder_constants, scale_constants
@@ -130,12 +131,26 @@ def export_plan(
         manifest = _manifest(folder, var.spec, settings, sampling, classes, options, graphs, quantization)
         (folder / MANIFEST).write_text(manifest_json(manifest))
         plan = Plan.open(folder, verify=False)
-        parity = parity_gate(plan, var, vqvae, settings)
+        traced = gate_trace(plan, var, vqvae, settings)
+        parity = parity_gate(plan, var, vqvae, settings, traced)
         if options.with_encoder:
             parity = replace(parity, encoder_agreement=encoder_gate(plan, vqvae))
+        if FUSED["scale_step"] in graphs:
+            parity = replace(parity, fused=fused_gate(plan, var, settings, traced))
+            manifest = manifest if parity.fused and parity.fused.kept else _without_fused(folder, manifest)
         manifest = replace(manifest, parity=parity)
         (folder / MANIFEST).write_text(manifest_json(manifest))
     return manifest
+
+
+def _without_fused(folder: Path, manifest: Manifest) -> Manifest:
+    """The plan with its portable graphs alone."""
+    files = {manifest.graphs[name].file for name in FUSED.values()}
+    for file in files:
+        (folder / file).unlink()
+    graphs = {name: graph for name, graph in manifest.graphs.items() if graph.file not in files}
+    return replace(manifest, graphs=graphs,
+                   members={name: member for name, member in manifest.members.items() if name not in files})
 
 
 def _quantization(var: Var, vqvae: Vqvae, settings: Settings, options: ExportOptions) -> Quantization | None:
@@ -183,7 +198,7 @@ def _write_graphs(
     for name, model in models.items():
         path = folder / f"{name}.onnx"
         path.write_bytes(model.SerializeToString())
-        if name not in FUSED.values():  # whose operators only ONNX Runtime knows
+        if name not in FUSED.values():  # SimplifiedLayerNormalization is ONNX Runtime's, though not by its domain
             onnx.checker.check_model(str(path), full_check=False)
     named = (*GRAPH_NAMES, ENCODER, *FUSED.values())
     return {name: graph_spec(f"{name}.onnx", models[name]) for name in named if name in models}

@@ -107,7 +107,7 @@ def portable_transformer(
         x = block.x_RnC
         g.output(block.new_kv, new_kv(i), T, [d.l, 2, d.R, var.heads, var.head_width])
         saliency += [block.saliency_Rl] if block.saliency_Rl else []
-    return TransformerOutputs(_head(g, spec, context, x, inputs.adaln_head), saliency)
+    return TransformerOutputs(head(g, spec, context, x, inputs.adaln_head), saliency)
 
 
 def _context(
@@ -133,7 +133,7 @@ def with_class_token(g: GraphBuilder, context: BlockContext, token_map: str) -> 
     return g.op("Concat", token_map, g.op("Expand", context.class_token, shape), axis=1)
 
 
-def _head(g: GraphBuilder, spec: ModelSpec, context: BlockContext, x_RnC: str, adaln_head: str) -> str:
+def head(g: GraphBuilder, spec: ModelSpec, context: BlockContext, x_RnC: str, adaln_head: str) -> str:
     """Logits [R, l, V] of the spatial tokens, in float32."""
     width, V = spec.var.width, spec.vqvae.vocab_size
     spatial = g.slice(x_RnC, 1, g.const([0]), context.tokens) if context.class_token else x_RnC

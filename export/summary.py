@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from hieramp.runtime.manifest import Manifest, Parity
+from hieramp.runtime.manifest import FusedParity, Manifest, Parity
 from hieramp.runtime.quantization import DecoderQuantization, Quantization
 
 
@@ -21,12 +21,20 @@ def summary_lines(manifest: Manifest) -> list[str]:
              f"{parity.threshold:.3g}), image PSNR {parity.image_psnr_db:.1f} dB"]
     if parity.encoder_agreement is not None:
         lines.append(f"encoder: {parity.encoder_agreement:.2%} of its tokens are those of the reference")
+    lines += [_fused_line(parity.fused)] if parity.fused else []
     if manifest.quantization:
         lines += _quantization_lines(manifest.precision, manifest.quantization)
         lines += _decoder_lines(manifest.quantization.decoder) if manifest.quantization.decoder else []
         lines.append(f"logits: error {max(parity.logits_rms):.3g} root mean square, the drawn distributions are "
                      f"{max(parity.kl):.2g} nats away, at the worst scale")
     return lines
+
+
+def _fused_line(fused: FusedParity) -> str:
+    logits = "not finite" if fused.logits_max_abs is None else f"within {fused.logits_max_abs:.3g}"
+    image = "images not finite" if fused.image_psnr_db is None else f"image PSNR {fused.image_psnr_db:.1f} dB"
+    ended = "" if fused.kept else ", which is too far: the plan has none, and GPUs take the portable ones"
+    return f"fused graphs, for GPUs: logits {logits}, {image}{ended}"
 
 
 def _quantization_lines(precision: str, quantization: Quantization) -> list[str]:

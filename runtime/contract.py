@@ -25,12 +25,12 @@ def new_kv(block: int) -> str:
     return f"new_kv_{block:02d}"
 
 
-def kept(half: str, block: int, scale: int) -> str:
+def past_half(half: str, block: int, scale: int) -> str:
     """Name of the fused step's input with a block's keys (half k) or values (v) of an earlier scale."""
     return f"{half}_{block:02d}_{scale:02d}"
 
 
-def made(half: str, block: int) -> str:
+def new_half(half: str, block: int) -> str:
     """Name of the fused step's output with a block's keys or values of this scale."""
     return f"new_{half}_{block:02d}"
 
@@ -50,7 +50,8 @@ def graph_inputs(graph: str, depth: int, class_tokens: bool, scales: int) -> set
         return {"image"}
     caches = set(map(past_kv, range(depth)))
     if graph == FUSED["scale_step"]:
-        caches = {kept(half, block, scale) for half in HALVES for block in range(depth) for scale in range(scales - 1)}
+        caches = {past_half(half, block, scale) for half in HALVES for block in range(depth)
+                  for scale in range(scales - 1)}
     return {*_STEP_INPUTS, *caches, *(CLASS_TOKEN_INPUTS if class_tokens else ())}
 
 
@@ -64,5 +65,5 @@ def graph_outputs(graph: str, depth: int, trace: bool) -> set[str]:
         return {"tokens"}
     caches = set(map(new_kv, range(depth)))
     if graph == FUSED["scale_step"]:
-        caches = {made(half, block) for half in HALVES for block in range(depth)}
+        caches = {new_half(half, block) for half in HALVES for block in range(depth)}
     return {"tokens", "f_hat_next", "token_map_next", *caches, *(("logits",) if trace else ())}

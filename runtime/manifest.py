@@ -129,12 +129,24 @@ class Member:
 
 
 @dataclass(frozen=True)
+class FusedParity:
+    """The same of the fused graphs, all scales in one; `kept` says whether they passed, and so are in the plan.
+
+    A figure is null where logits or images were not finite.
+    """
+
+    logits_max_abs: float | None
+    image_psnr_db: float | None
+    kept: bool
+
+
+@dataclass(frozen=True)
 class Parity:
     """How far the plan was from the reference when it was exported; lists have one figure a scale.
 
     `logits_rms` and `kl` (nats, from the reference's distribution before top-k and top-p) are of all images of the
     gate, `logits_max_abs` of those rows that amplify the same positions. Plans of earlier versions lack the two.
-    `encoder_agreement` is the share of equal tokens, of plans with an encoder.
+    `encoder_agreement` is the share of equal tokens, of plans with an encoder; `fused` is of fp16 plans.
     """
 
     logits_max_abs: tuple[float, ...]
@@ -144,6 +156,7 @@ class Parity:
     logits_rms: tuple[float, ...] = ()
     kl: tuple[float, ...] = ()
     encoder_agreement: float | None = None
+    fused: FusedParity | None = None
 
 
 @dataclass(frozen=True)

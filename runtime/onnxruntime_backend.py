@@ -36,7 +36,9 @@ _CACHE_BYTES = 1 << 29
 
 
 @dataclass(frozen=True)
-class _Sessions:
+class LoadedGraphs:
+    """Sessions of a plan's three graphs."""
+
     condition: Any
     step: Any
     decoder: Any
@@ -62,10 +64,10 @@ def images_at_once(model: ModelShape, cache_type: str) -> int:
 class OnnxRuntimeBackend:
     """Runs a plan's graphs with one execution provider; use it as a context manager, which frees the weights."""
 
-    def __init__(self, manifest: Manifest, constants: tuple[ScaleConstants, ...], sessions: _Sessions, device: str):
+    def __init__(self, manifest: Manifest, constants: tuple[ScaleConstants, ...], sessions: LoadedGraphs, device: str):
         self._manifest, self._model = manifest, manifest.model
         self._constants, self._device = constants, device
-        self._sessions: _Sessions | None = sessions
+        self._sessions: LoadedGraphs | None = sessions
         self._traced = {tensor.name for tensor in manifest.graphs["scale_step"].outputs} & {"logits", "saliency"}
 
     @classmethod
@@ -83,7 +85,7 @@ class OnnxRuntimeBackend:
             load_graph(plan.path(graphs[name].file), found, threads or usable_cores(), compute)
             for name in ("condition", "scale_step", "decoder")
         )
-        return cls(plan.manifest, constants, _Sessions(condition, step, decoder), found.device)
+        return cls(plan.manifest, constants, LoadedGraphs(condition, step, decoder), found.device)
 
     @property
     def images_at_once(self) -> int:
@@ -146,7 +148,7 @@ class OnnxRuntimeBackend:
         self._sessions = None
 
     @property
-    def _open(self) -> _Sessions:
+    def _open(self) -> LoadedGraphs:
         if self._sessions is None:
             raise RuntimeError("this back end is closed; open the plan again")
         return self._sessions

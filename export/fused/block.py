@@ -4,17 +4,15 @@ The residual stream is in the plan's precision. In float16 normalisation, softma
 operators.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from hieramp.export.block_graph import NORM_FLOOR, BlockContext
+from hieramp.export.block_graph import NORM_FLOOR, BlockContext, as_sequence, query_scale
 from hieramp.export.graph import DOMAIN, MICROSOFT, GraphBuilder
 from hieramp.export.layers import rows
 from hieramp_ref.spec import VarSpec
-from hieramp_ref.transformer import MAX_LOG_SCALE
 
 
 @dataclass(frozen=True)
@@ -57,13 +55,13 @@ def fused_block(
     projected = _projected(g, context, f"{key}.attn", _norm(g, x_RnC, m.factor1, m.shift1, spec.norm_eps))
     attended, saliency = _attention(g, context, index, projected, past_k, past_v)
     out = g.op("Add", _product(g, context, attended, f"{key}.attn.proj"), _attended_bias(g, context, f"{key}.attn"))
-    out = _sequence(g, out, x_RnC, spec)
+    out = as_sequence(g, out, x_RnC, spec.width)
     x_RnC = _residual(g, x_RnC, out, m.gamma1)
     hidden = _product(g, context, _norm(g, x_RnC, m.factor2, m.shift2, spec.norm_eps), f"{key}.ffn.fc1")
     hidden = g.op("FastGelu", hidden, g.weight(f"{key}.ffn.fc1.bias", context.type_name), domain=MICROSOFT)
     out = g.op("Add", _product(g, context, hidden, f"{key}.ffn.fc2"),
                g.weight(f"{key}.ffn.fc2.bias", context.type_name))
-    out = _sequence(g, out, x_RnC, spec)
+    out = as_sequence(g, out, x_RnC, spec.width)
     new_k, new_v = (_spatial(g, context, value) for value in (projected.k, projected.v))
     return FusedBlockValues(_residual(g, x_RnC, out, m.gamma2), new_k, new_v, saliency)
 
@@ -102,7 +100,7 @@ def _attention(
 
 
 def _attend(g: GraphBuilder, context: BlockContext, q: str, k: str, v: str, bias: str | None = None) -> str:
-    """softmax(q k + bias) v of [R, …, C], which no logits are written to memory for where there is no bias."""
+    """softmax(q k + bias) v of [R, …, C]; without a bias the logits are never written to memory."""
     inputs = (q, k, v) if bias is None else (q, k, v, "", "", bias)
     return g.op("MultiHeadAttention", *inputs, domain=MICROSOFT, num_heads=context.spec.heads, scale=1.0)
 
@@ -132,18 +130,15 @@ def _projected(g: GraphBuilder, context: BlockContext, key: str, x_RnC: str) -> 
                for i in range(3))
     q = g.op("Add", q, g.weight(f"{key}.q_bias", T))
     q, k = _scaled_query(g, spec, key, q, T), _normalised(g, spec, k, g.const(_unit(spec), "float32"), T)
-    return _Projected(*(_sequence(g, value, x_RnC, spec) for value in (q, k, v)))
+    return _Projected(*(as_sequence(g, value, x_RnC, spec.width) for value in (q, k, v)))
 
 
 def _scaled_query(g: GraphBuilder, spec: VarSpec, key: str, q_nC: str, type_name: str) -> str:
-    """Queries of [rows, C] that no scale of logits is left for."""
+    """Queries of [rows, C] whose products with keys are the logits."""
     if not spec.qk_l2_norm:
-        factor = g.cast(g.const([0.25 / math.sqrt(spec.head_width)], "float32"), type_name)
-        return g.op("Mul", q_nC, factor)
-    limit = g.const([MAX_LOG_SCALE], "float32")
-    scale = g.op("Exp", g.op("Min", g.weight(f"{key}.scale_mul_1H11", "float32"), limit))
-    column = g.op("Reshape", scale, g.const([1, spec.heads, 1]))
-    return _normalised(g, spec, q_nC, g.op("Mul", column, g.const(_unit(spec), "float32")), type_name)
+        return g.op("Mul", q_nC, g.cast(query_scale(g, spec, key), type_name))
+    scale_1H1 = g.op("Reshape", query_scale(g, spec, key), g.const([1, spec.heads, 1]))
+    return _normalised(g, spec, q_nC, g.op("Mul", scale_1H1, g.const(_unit(spec), "float32")), type_name)
 
 
 def _unit(spec: VarSpec) -> np.ndarray:
@@ -172,8 +167,3 @@ def _product(g: GraphBuilder, context: BlockContext, x: str, key: str) -> str:
     """The product of a linear layer without its bias, over rows."""
     weight = g.weight(f"{key}.weight", context.type_name)
     return g.op("Gemm", rows(g, x, g.stored[f"{key}.weight"].shape[1]), weight, transB=1)
-
-
-def _sequence(g: GraphBuilder, rows_nC: str, like_RnC: str, spec: VarSpec) -> str:
-    """Rows in the shape [R, n, C] of a value."""
-    return g.op("Reshape", rows_nC, g.op("Concat", g.shape(like_RnC, 0, 2), g.const([spec.width]), axis=0))

@@ -2,7 +2,8 @@
 
 import onnx
 
-from hieramp.export.fused.feature_maps import FeatureMap, FusedLayers
+from hieramp.export.decoder_graph import decoder_trunk
+from hieramp.export.fused.feature_maps import BiasedMap, FusedLayers
 from hieramp.export.graph import GraphBuilder
 from hieramp.export.step_graph import Dimensions
 from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor
@@ -18,25 +19,13 @@ def fused_decoder_graph(
     f_hat = g.input("f_hat", "float32", [dimensions.B, spec.z_channels, P, P])
     latent = g.cast(g.op("Transpose", f_hat, perm=[0, 2, 3, 1]), layers.type_name)
     x = layers.conv(latent, "vae.post_quant_conv", P)
-    x = layers.conv(layers.whole(x), "vae.decoder.conv_in", P)
-    x = layers.attention(layers.residual(x, "vae.decoder.mid.block_1"), "vae.decoder.mid.attn_1")
-    x = layers.residual(x, "vae.decoder.mid.block_2")
-    for level in reversed(range(len(spec.channel_multipliers))):
-        x = _level(layers, x, level, attention=level == len(spec.channel_multipliers) - 1)
+    x = decoder_trunk(layers, layers.conv(layers.whole(x), "vae.decoder.conv_in", P))
     x = layers.conv(layers.activated(x, "vae.decoder.norm_out"), "vae.decoder.conv_out", S)
     g.output(_image(g, x), "image", "float32", [dimensions.B, 3, S, S])
     return g.model()
 
 
-def _level(layers: FusedLayers, x: FeatureMap, level: int, *, attention: bool) -> FeatureMap:
-    key = f"vae.decoder.up.{level}"
-    for i in range(layers.spec.residual_blocks + 1):
-        x = layers.residual(x, f"{key}.block.{i}")
-        x = layers.attention(x, f"{key}.attn.{i}") if attention else x
-    return layers.upsample(x, f"{key}.upsample") if level else x
-
-
-def _image(g: GraphBuilder, x: FeatureMap) -> str:
+def _image(g: GraphBuilder, x: BiasedMap) -> str:
     """From [-1, 1], cut off there, to [0, 1], channels first."""
     exact = g.op("Add", g.cast(x.value, "float32"), x.bias)
     clipped = g.op("Clip", exact, g.const(-1, "float32"), g.const(1, "float32"))

@@ -7,17 +7,17 @@ from hieramp.export.block_graph import BlockContext
 from hieramp.export.fused.block import Modulation, fused_block
 from hieramp.export.fused.sampling import sample_in_two_levels
 from hieramp.export.graph import GraphBuilder
-from hieramp.export.layers import linear, rows
 from hieramp.export.operators import saliency_bias
 from hieramp.export.step_graph import (
     Dimensions,
     TransformerInputs,
     TransformerOutputs,
+    head,
     step_graph,
     with_class_token,
 )
 from hieramp.export.weight_file import StoredTensor
-from hieramp.runtime.contract import HALVES, kept, made
+from hieramp.runtime.contract import HALVES, new_half, past_half
 from hieramp_ref.spec import ModelSpec
 
 _ONE_PLUS = np.array([[0], [0], [1], [1], [0], [0]], np.float32)  # to the scales among a block's six vectors
@@ -46,23 +46,13 @@ def fused_transformer(
     adaln = g.cast(g.op("Add", inputs.adaln, g.const(_ONE_PLUS, "float32")), T)
     x, saliency = g.cast(with_class_token(g, context, inputs.token_map), T), []
     for i in range(spec.var.depth):
-        past_k, past_v = ([g.input(kept(half, i, scale), T, [d.R, f"past_{scale}", C])
+        past_k, past_v = ([g.input(past_half(half, i, scale), T, [d.R, f"past_{scale}", C])
                            for scale in range(spec.scale_count - 1)] for half in HALVES)
         vectors = g.ops("Split", 6, g.op("Gather", adaln, g.const(i), axis=1), axis=1, num_outputs=6)
         block = fused_block(g, context, i, x, Modulation(*vectors), past_k, past_v)
         x = block.x_RnC
         for half, value in zip(HALVES, (block.new_k, block.new_v), strict=True):
-            g.output(value, made(half, i), T, [d.R, d.l, C])
+            g.output(value, new_half(half, i), T, [d.R, d.l, C])
         saliency += [block.saliency_Rl] if block.saliency_Rl else []
-    return TransformerOutputs(_head(g, spec, context, x, inputs.adaln_head), saliency)
+    return TransformerOutputs(head(g, spec, context, g.cast(x, "float32"), inputs.adaln_head), saliency)
 
-
-def _head(g: GraphBuilder, spec: ModelSpec, context: BlockContext, x_RnC: str, adaln_head: str) -> str:
-    """Logits [R, l, V] of the spatial tokens, in float32."""
-    spatial = g.slice(x_RnC, 1, g.const([0]), context.tokens) if context.class_token else x_RnC
-    scale, shift = g.ops("Split", 2, adaln_head, axis=1, num_outputs=2)
-    factor = g.op("Add", scale, g.const([1], "float32"))
-    normed = g.op("LayerNormalization", g.cast(spatial, "float32"), factor, shift, axis=-1, epsilon=spec.var.norm_eps)
-    logits = linear(g, rows(g, normed, spec.var.width), "var.head", "float32")
-    V = g.const([spec.vqvae.vocab_size])
-    return g.op("Reshape", logits, g.op("Concat", g.shape(spatial, 0, 2), V, axis=0))

@@ -130,18 +130,24 @@ class Sessions:
 def load_sessions(plan: Plan, stream: Any, captures: bool, load: LoadSession) -> Sessions:
     """The sessions of all graphs, fused where the plan has them so, running in that stream.
 
-    Where CUDA graphs cannot be, the log says so.
+    Where fused graphs or CUDA graphs cannot be, the log says so, and it goes on without.
     """
-    graphs = plan.manifest.graphs
-    files = {name: plan.path(graphs.get(FUSED.get(name, name), graphs[name]).file) for name in GRAPH_NAMES}
+    fused = set(FUSED.values()) <= set(plan.manifest.graphs)
+    ways = [*([(True, captures)] if fused else []), (False, captures), *([(False, False)] if captures else [])]
+    for fuses, captured in ways[:-1]:
+        try:
+            return _loaded(plan, stream, fuses, captured, load)
+        except PlanError as error:
+            lost, left = ("fused", "with the portable ones") if fuses else ("CUDA", "without")
+            _LOG.warning("no %s graphs: %s; going on %s", lost, error, left)
+    return _loaded(plan, stream, *ways[-1], load)
+
+
+def _loaded(plan: Plan, stream: Any, fuses: bool, captures: bool, load: LoadSession) -> Sessions:
     options = cuda_options(stream, captures, plan.manifest.precision == "fp16")
-    try:
-        return Sessions({name: load(path, options) for name, path in files.items()}, captures, count(1))
-    except PlanError as error:
-        if not captures:
-            raise
-        _LOG.warning("no CUDA graphs: %s; going on without", error)
-        return load_sessions(plan, stream, False, load)
+    names = {name: FUSED.get(name, name) if fuses else name for name in GRAPH_NAMES}
+    loaded = {name: load(plan.path(plan.manifest.graphs[graph].file), options) for name, graph in names.items()}
+    return Sessions(loaded, captures, count(1))
 
 
 def cuda_options(stream: Any, captures: bool, halves: bool) -> dict[str, str]:

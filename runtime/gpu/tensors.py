@@ -5,7 +5,7 @@ Token maps alternate between two places: a step reads one and writes the other.
 
 from dataclasses import dataclass
 
-from hieramp.runtime.contract import HALVES, kept, made, new_kv, past_kv
+from hieramp.runtime.contract import HALVES, new_half, new_kv, past_half, past_kv
 from hieramp.runtime.gpu.memory import Arena, Bound, Spec
 from hieramp.runtime.manifest import Manifest, ModelShape
 from hieramp.runtime.scales import constant_shapes
@@ -131,10 +131,10 @@ def _halves(model: ModelShape, nothing: Bound, cache: Bound, block: int, scale: 
         for number, half in enumerate(HALVES):
             bound = Bound(spec, place + number * spec.bytes)
             if other == scale:
-                tensors[made(half, block)] = bound
+                tensors[new_half(half, block)] = bound
             if other + 1 < model.scale_count:
                 empty = Bound(Spec((rows, 0, model.width), spec.type), nothing.device)
-                tensors[kept(half, block, other)] = bound if other < scale else empty
+                tensors[past_half(half, block, other)] = bound if other < scale else empty
     return tensors
 
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import onnx
 import pytest
+import torch
 
 from hieramp.export.model_source import LoadedModel
+from hieramp.export.summary import summary_lines
 from hieramp.runtime import Plan
 from hieramp.runtime.contract import FUSED
 
@@ -37,3 +39,29 @@ def test_their_weights_are_those_of_the_weight_file(tiny: LoadedModel, export: C
                  if entry.key == "location"}
         assert files == {"weights.safetensors"} and path.stat().st_size < LARGEST_FILE
         onnx.load(path)  # every byte range is one of the file
+
+
+@torch.no_grad()
+def louder(model: LoadedModel, factor: float) -> LoadedModel:
+    """The model with a louder map between two norms, the second of which takes the factor out again."""
+    block = model.vqvae.decoder.up[0].block[0]
+    for parameter in block.conv1.parameters():
+        parameter.mul_(factor)
+    return model
+
+
+@pytest.mark.parametrize(("factor", "kept"), [(1.0, True), (4000.0, False)])
+def test_a_decoder_whose_squares_overflow_is_not_fused(make_model: Callable[..., LoadedModel],
+                                                       export: Callable[..., Plan], tmp_path: Path, factor: float,
+                                                       kept: bool) -> None:
+    """Mean squares past 65,504 do not fit float16; the portable decoder takes them in float32."""
+    plan = export(louder(make_model(), factor), tmp_path / "tiny.plan", precision="fp16")
+    parity = plan.manifest.parity
+    assert parity is not None and parity.fused is not None and parity.passed
+    assert parity.fused.kept is kept and parity.fused.logits_max_abs is not None
+    assert parity.fused.logits_max_abs < parity.threshold
+    assert parity.fused.image_psnr_db is None or parity.fused.image_psnr_db > 60
+    assert (parity.fused.image_psnr_db is None) is not kept  # the overflow is NaN, and so found, not a flat picture
+    assert (FUSED["decoder"] in plan.manifest.graphs) is (FUSED["decoder"] + ".onnx" in plan.manifest.members) is kept
+    assert all((plan.folder / f"{name}.onnx").exists() is kept for name in FUSED.values())
+    assert any("too far" in line for line in summary_lines(plan.manifest)) is not kept
