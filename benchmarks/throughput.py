@@ -1,7 +1,8 @@
 """Images a second of the runtime and of what one would use instead, in turns on this machine, parity beside speed.
 
 Every measurement is a process of its own. A run first traces each subject with the reference's tokens forced (parity),
-measures the ceiling of matrix products, then draws with one subject after another, `--repeats` times over.
+measures the ceiling of matrix products, then draws with one subject after another at one batch size after another,
+`--repeats` times over.
 """
 
 import time
@@ -104,19 +105,23 @@ def measure(run: Run) -> list[dict[str, Any]]:
     operations = operations_by_stage(run.files.source.spec)
     parity = parity_by_subject(run)
     ceiling = run_child([CHILDREN / "ceiling.py", "--threads", str(run.threads), "--device", run.device]).answer
-    started, figures = time.strftime("%Y-%m-%dT%H:%M:%S"), []
-    for batch in run.batches:
-        turns: dict[str, list[Finished]] = {subject.name: [] for subject in run.subjects}
-        for _ in range(run.repeats):
-            for subject in run.subjects:
-                turns[subject.name].append(draw(run, subject, batch))
-        figures += [{
-            "run": started, "model": run.files.name, "subject": subject.name, "batch": batch,
-            "options": list(subject.options), "plan": subject.plan or None, "threads": run.threads,
-            "device": run.device, "warm_up": warm_up(run, subject), "timed_batches": run.timed, "repeats": run.repeats,
-            "seed": run.seed, "parity": parity[subject.name],
-        } | speed(turns[subject.name], batch, operations, ceiling, subject.ceiling) for subject in run.subjects]
-    return figures
+    started = time.strftime("%Y-%m-%dT%H:%M:%S")
+    return [{
+        "run": started, "model": run.files.name, "subject": subject.name, "batch": batch,
+        "options": list(subject.options), "plan": subject.plan or None, "threads": run.threads,
+        "device": run.device, "warm_up": warm_up(run, subject), "timed_batches": run.timed, "repeats": run.repeats,
+        "seed": run.seed, "parity": parity[subject.name],
+    } | speed(turns, batch, operations, ceiling, subject.ceiling) for (batch, subject), turns in all_turns(run).items()]
+
+
+def all_turns(run: Run) -> dict[tuple[int, Subject], list[Finished]]:
+    """Every subject at every batch size in turns, so that a slow minute of the machine meets all batch sizes too."""
+    turns: dict[tuple[int, Subject], list[Finished]] = {
+        (batch, subject): [] for batch in run.batches for subject in run.subjects}
+    for _ in range(run.repeats):
+        for (batch, subject), finished in turns.items():
+            finished.append(draw(run, subject, batch))
+    return turns
 
 
 def speed(turns: Sequence[Finished], batch: int, operations: Sequence[float], ceiling: dict[str, float],

@@ -96,7 +96,7 @@ class StepBackend(Backend[CacheT], Protocol[CacheT]):
 
     @property
     def images_at_once(self) -> int:
-        """How many images of a batch it draws together, for the sake of memory."""
+        """How many images of a batch it draws together, for the sake of memory and speed."""
 
     def step_cache(self, batch: int) -> CacheT:
         """Memory for steps of that many images at once."""

@@ -33,6 +33,7 @@ from hieramp.runtime.terminal import shortened
 _BEYOND_CODEBOOK = "indices element out of data bounds"
 _PIXELS_AT_ONCE = 256 * 256
 _CACHE_BYTES = 1 << 29
+_LAST_SCALE_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,13 @@ def decoder_batch(image_side: int) -> int:
 
 
 def images_at_once(model: ModelShape, cache_type: str) -> int:
-    """Images to draw together: as many as have half a gigabyte of keys and values.
+    """Images to draw together: as many as have half a gigabyte of keys and values, and 4,096 tokens at the last scale.
 
-    The last scales, which take most of the time, have enough tokens an image to keep a processor busy.
+    Both halves of guidance count. So many keep a processor busy; more only drive what one operator hands to the next
+    out of its cache.
     """
     image_bytes = 2 * 2 * model.token_count * model.depth * model.width * ELEMENT_BYTES[cache_type]
-    return max(1, _CACHE_BYTES // image_bytes)
+    return max(1, min(_CACHE_BYTES // image_bytes, _LAST_SCALE_ROWS // (2 * model.scale_tokens[-1])))
 
 
 class OnnxRuntimeBackend:

@@ -83,7 +83,8 @@ def export(files: ModelFiles, kind: str, timeout: float | None = None) -> Finish
 
 
 def prepare(files: ModelFiles, kinds: Collection[str], seed: int, timeout: float | None = None) -> None:
-    """Make what is missing of the weights and of these plans; `timeout` is for each, in seconds."""
+    """Make what is missing of the folder, the weights and these plans; `timeout` is for each, in seconds."""
+    files.work.mkdir(parents=True, exist_ok=True)
     if not files.ships and not all((files.work / f"{name}.pth").exists() for name in ("var", "vae")):
         write_weights(files, seed, timeout)
     for kind in kinds:

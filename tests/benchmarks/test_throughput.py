@@ -40,6 +40,16 @@ def test_subjects_are_measured_in_turns(script: Script, small_model: SmallModel,
     assert (tmp_path / "throughput.png").stat().st_size > 1000
 
 
+def test_batch_sizes_take_turns_as_subjects_do(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tool, drawn = script("throughput"), []
+    monkeypatch.setattr(tool, "draw", lambda run, subject, batch: drawn.append((batch, subject.name)) or len(drawn))
+    subjects = tool.chosen_subjects("reference,onnxruntime", "cpu", None)
+    run = tool.Run(tool.ModelFiles("var_cifar10", None, tmp_path), subjects, (8, 32), 1, 0, 1, 2, 0, 1, "cpu", None)
+    turns = tool.all_turns(run)
+    assert drawn == 2 * [(8, "reference"), (8, "onnxruntime"), (32, "reference"), (32, "onnxruntime")]
+    assert list(turns.values()) == [[1, 5], [2, 6], [3, 7], [4, 8]]
+
+
 @pytest.mark.parametrize(("options", "message"), [
     (["--subjects", "reference,abacus"], "--subjects must be of reference, .*, got abacus"),
     (["--batches", "1,0"], "must be whole numbers from 1 with commas between, got '1,0'"),
