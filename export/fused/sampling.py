@@ -1,6 +1,6 @@
 """The sampling operator with a body for GPUs: it looks for a token in two levels, groups first.
 
-ONNX Runtime's CumSum on CUDA adds all that is before an element anew for each one, which took 13 ms of a step of
+ONNX Runtime's CumSum on CUDA adds all that is before an element anew for each one, which took 14 ms of a step of
 32 images over 4,096 codes. Here the longest sum is that over a group.
 """
 
