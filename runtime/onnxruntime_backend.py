@@ -124,10 +124,10 @@ class OnnxRuntimeBackend:
         past, end = self._model.token_range(scale)
         cache = cache.of_rows(2 * len(inputs.uniform_Bl))
         blocks = range(self._model.depth)
-        outputs = self._step_outputs(scale, len(inputs.uniform_Bl), trace)
+        outputs = self.step_outputs(scale, len(inputs.uniform_Bl), trace)
         _run(
             self._open.step,
-            self._step_inputs(scale, conditioning, inputs) | {past_kv(b): cache.rows(b, 0, past) for b in blocks},
+            self.step_inputs(scale, conditioning, inputs) | {past_kv(b): cache.rows(b, 0, past) for b in blocks},
             _views(outputs) | {new_kv(b): cache.rows(b, past, end) for b in blocks},
             looks_up_tokens=True,
         )
@@ -155,7 +155,8 @@ class OnnxRuntimeBackend:
             raise RuntimeError("this back end is closed; open the plan again")
         return self._sessions
 
-    def _step_inputs(self, scale: int, conditioning: Conditioning, inputs: StepInputs) -> dict[str, Tensor]:
+    def step_inputs(self, scale: int, conditioning: Conditioning, inputs: StepInputs) -> dict[str, Tensor]:
+        """What the step reads beside the caches."""
         constants, controls = self._constants[scale], inputs.controls
         arrays = {
             "token_map": inputs.token_map_RlC, "adaln": conditioning.adaln_Rd6C,
@@ -171,7 +172,8 @@ class OnnxRuntimeBackend:
                        "select_count": scalar(controls.select_count, "int64")}
         return _views(arrays)
 
-    def _step_outputs(self, scale: int, batch: int, trace: bool) -> dict[str, Any]:
+    def step_outputs(self, scale: int, batch: int, trace: bool) -> dict[str, Any]:
+        """Arrays for what the step writes beside the caches."""
         model, tokens = self._model, self._model.scale_tokens[scale]
         following = len(self._constants[scale].position_next_mC)
         arrays: dict[str, Any] = {

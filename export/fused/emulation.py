@@ -38,9 +38,9 @@ def _result_type(node: onnx.NodeProto, types: dict[str, int]) -> int:
     """Most operators give what they are given first, or, as Where, second."""
     attributes = {attribute.name: attribute for attribute in node.attribute}
     if node.op_type in _NAMED_TYPE:
-        return attributes[_NAMED_TYPE[node.op_type]].i
+        return int(attributes[_NAMED_TYPE[node.op_type]].i)
     if node.op_type == "ConstantOfShape":
-        return attributes["value"].t.data_type
+        return int(attributes["value"].t.data_type)
     return _RESULT_TYPE.get(node.op_type) or types[node.input[1 if node.op_type == "Where" else 0]]
 
 

@@ -19,7 +19,8 @@ def fused_gate(plan: Plan, var: Var, settings: Settings, traced: GateTrace) -> F
         drawing = draw_batch(backend, observed, resolve_settings(plan.manifest), traced.labels_B, nothing_BL,
                              forced_BL=traced.tokens_BL, trace=True)
     parity, _ = judged(plan, var, settings, traced, drawing)
-    return FusedParity(_if_finite(max(parity.logits_max_abs)), _if_finite(parity.image_psnr_db), parity.passed)
+    largest = float(np.max(parity.logits_max_abs))
+    return FusedParity(_if_finite(largest), _if_finite(parity.image_psnr_db), parity.passed)
 
 
 def _if_finite(figure: float) -> float | None:

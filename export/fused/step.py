@@ -55,4 +55,3 @@ def fused_transformer(
             g.output(value, new_half(half, i), T, [d.R, d.l, C])
         saliency += [block.saliency_Rl] if block.saliency_Rl else []
     return TransformerOutputs(head(g, spec, context, g.cast(x, "float32"), inputs.adaln_head), saliency)
-
