@@ -1,6 +1,7 @@
 """The plan folder: sound graphs over one weight file, the right types in each precision, and a change in one step."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -53,6 +54,11 @@ def any_plan(request: pytest.FixtureRequest, tiny: LoadedModel, tiny_plan: Plan,
 
 
 def graph_names(plan: Plan) -> list[str]:
+    """The portable graphs; tests/export/fused has the others."""
+    return [name for name in every_graph(plan) if not name.endswith("_fused")]
+
+
+def every_graph(plan: Plan) -> list[str]:
     return sorted(path.stem for path in plan.folder.glob("*.onnx"))
 
 
@@ -94,20 +100,33 @@ def test_inline_initializers_are_tiny(any_plan: Plan) -> None:
                 assert np.prod(initializer.dims, dtype=int) <= 64, initializer.name
 
 
+def key_and_rows(name: str) -> tuple[str, slice]:
+    """Key of a tensor, and the rows of it that the name asks for: all of them unless it ends in BEGIN:END."""
+    key, _, rows = name.rpartition(".")
+    return (key, slice(*map(int, rows.split(":")))) if ":" in rows else (name, slice(None))
+
+
 def test_external_data_are_the_bytes_of_the_tensor_of_that_name(any_plan: Plan) -> None:
     data = any_plan.path("weights.safetensors").read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8:8 + length])
     names = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16}
-    for graph in graph_names(any_plan):
+    in_part = 0
+    for graph in every_graph(any_plan):
         model = load(any_plan, graph)
         for initializer in model.graph.initializer:
             if initializer.external_data:
-                where, entry = external(model)[initializer.name], header[initializer.name]
+                key, rows = key_and_rows(initializer.name)
+                where, entry = external(model)[initializer.name], header[key]
                 begin, end = (8 + length + offset for offset in entry["data_offsets"])
-                assert where == {"location": "weights.safetensors", "offset": str(begin), "length": str(end - begin)}
+                bytes_of_row = np.arange(begin, end).reshape(entry["shape"][0] if entry["shape"] else 1, -1)[rows]
+                offset, size = str(bytes_of_row[0, 0]), str(bytes_of_row.size)
+                assert where == {"location": "weights.safetensors", "offset": offset, "length": size}
                 assert end <= len(data)
-                assert (list(initializer.dims), initializer.data_type) == (entry["shape"], names[entry["dtype"]])
+                shape = [len(bytes_of_row), *entry["shape"][1:]] if entry["shape"] else []
+                assert (list(initializer.dims), initializer.data_type) == (shape, names[entry["dtype"]])
+                in_part += rows != slice(None)
+    assert in_part == (9 if any_plan.manifest.precision == "fp16" else 0)  # of three blocks, by the fused step
 
 
 def test_float32_islands(any_plan: Plan) -> None:
@@ -156,7 +175,8 @@ def test_caches_are_in_16_bits_and_the_rest_of_the_interface_is_not(any_plan: Pl
     assert any_plan.manifest.cache_type == low
     for graph in any_plan.manifest.graphs.values():
         for tensor in (*graph.inputs, *graph.outputs):
-            assert tensor.type == low if "_kv_" in tensor.name else tensor.type in ("float32", "int64")
+            is_cache = re.fullmatch(r"(past|new)_kv_\d\d|[kv]_\d\d_\d\d|new_[kv]_\d\d", tensor.name)
+            assert tensor.type == low if is_cache else tensor.type in ("float32", "int64")
 
 
 def test_the_manifest_says_what_was_exported(tiny: LoadedModel, tiny_plan: Plan) -> None:
