@@ -79,7 +79,7 @@ def _attend_with_class_token(
     end = g.const([2**62])
     q_class, k_own = g.slice(q_RHnD, 2, context.tokens, end), g.slice(k_RHDm, 3, past, end)
     own_bias, saliency = _amplification(g, context, q_class, k_own)
-    bias = g.op("Pad", own_bias, g.op("Concat", past, g.const([0]), axis=0), "", g.const([3]), mode="constant")
+    bias = _pad_keys(g, own_bias, past, g.const([0]))
     masked = g.op("Add", bias, context.class_mask)
     return _attend(g, context, q_RHnD, k_RHDm, v_RHmD, masked), saliency
 
@@ -115,8 +115,13 @@ def _amplification(g: GraphBuilder, context: BlockContext, q_class: str, k_own_R
     """Bias [R, 1, 1, n] on this scale's keys (zero on the class token's own), and the saliency map [R, l]."""
     keys = g.op("Transpose", g.slice(k_own_RHDn, 3, g.const([0]), context.tokens), perm=[0, 1, 3, 2])
     bias, saliency = g.ops("SaliencyBias", 2, q_class, keys, context.beta, context.select_count, domain=DOMAIN)
-    pads = g.op("Concat", g.const([0]), g.shape(context.class_token, 0, 1), axis=0)
-    return g.op("Pad", bias, pads, "", g.const([3]), mode="constant"), saliency
+    return _pad_keys(g, bias, g.const([0]), g.shape(context.class_token, 0, 1)), saliency
+
+
+def _pad_keys(g: GraphBuilder, bias_R11m: str, before: str, after: str) -> str:
+    """A bias with so many zeros before and after its keys; all axes are named, as OpenVINO before 2026 needs it."""
+    none = g.const([0, 0, 0])
+    return g.op("Pad", bias_R11m, g.op("Concat", none, before, none, after, axis=0), mode="constant")
 
 
 def _attend(
