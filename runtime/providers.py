@@ -28,6 +28,7 @@ PROVIDERS = {
     "nv_tensorrt_rtx": Provider("NvTensorRTRTXExecutionProvider", "cuda", "gpu"),
 }
 _OPENVINO_PLUGIN = "onnxruntime_ep_openvino"
+_OPENVINO_ANY = "openvino-any"  # the extra with an ONNX Runtime that has OpenVINO built in
 
 
 def find_provider(name: str) -> Provider:
@@ -39,7 +40,8 @@ def find_provider(name: str) -> Provider:
     available = _available()
     if name == "openvino" and provider.full_name not in available and find_spec(_OPENVINO_PLUGIN):
         raise ProviderError("provider 'openvino' is installed and takes none of the processors here; its plug-in "
-                            "offers Intel's only. Use --provider cpu, which draws all plans but those in bf16")
+                            "offers Intel's only. Use --provider cpu, which draws all plans but those in bf16, or an "
+                            f"environment with pip install 'hieramp[{_OPENVINO_ANY}]' and no other ONNX Runtime")
     if provider.full_name not in available:
         there = ", ".join(short for short, other in PROVIDERS.items() if other.full_name in available)
         raise ProviderError(f"provider {name!r} is not available here (available: {there}); install it with "
@@ -59,18 +61,21 @@ def available_providers() -> tuple[str, ...]:
     return tuple(short for short, provider in PROVIDERS.items() if provider.full_name in available)
 
 
-def select_provider(options: Any, provider: Provider, threads: int = 0, compute: str = "f32") -> list[str] | None:
-    """Make session options use a provider; what is returned goes to the session as its list of providers.
+def select_provider(options: Any, provider: Provider, threads: int = 0,
+                    compute: str = "f32") -> list[tuple[str, dict[str, str]]] | None:
+    """Make session options use a provider; what is returned goes to the session as its providers and their options.
 
     `threads` (0: the library's choice) and `compute` reach OpenVINO this way and no other.
     """
-    plugged = _plugged_devices(provider)
+    plugged, is_openvino = _plugged_devices(provider), provider == PROVIDERS["openvino"]
     if plugged:
         options.add_provider_for_devices(plugged[:1], openvino_options(threads, compute))
         return None
     fallbacks = ["CUDAExecutionProvider"] if provider.device == "cuda" else []
     wanted = [provider.full_name, *fallbacks, "CPUExecutionProvider"]
-    return [name for name in dict.fromkeys(wanted) if name in _available()]
+    own = {"device_type": "CPU", **openvino_options(threads, compute)} if is_openvino else {}
+    return [(name, own if name == provider.full_name else {})
+            for name in dict.fromkeys(wanted) if name in _available()]
 
 
 def check_compute(name: str, compute: str, features: Collection[str]) -> None:
@@ -107,7 +112,7 @@ def _plugged_devices(provider: Provider) -> list[Any]:
     """Processors that a provider loaded from a plug-in library offers; none where it is built in."""
     import onnxruntime
 
-    if provider.full_name != PROVIDERS["openvino"].full_name or not hasattr(onnxruntime, "get_ep_devices"):
+    if provider != PROVIDERS["openvino"] or not hasattr(onnxruntime, "get_ep_devices"):
         return []
     cpu = onnxruntime.OrtHardwareDeviceType.CPU
     return [d for d in onnxruntime.get_ep_devices() if d.ep_name == provider.full_name and d.device.type == cpu]

@@ -9,6 +9,7 @@ import pytest
 from hieramp.export.parity.agreement import Agreement, draw_agreement, plan_reference
 from hieramp.runtime import OnnxRuntimeBackend, Picture, PictureKey, Plan, batch_inputs, draw_pictures, resolve_settings
 from hieramp.runtime.plan import shipped_plan
+from hieramp.runtime.processor import cpu_features, multiplies_bf16
 from hieramp_ref.presets import preset
 
 KEYS = [PictureKey(label, index) for label in range(10) for index in range(2)]
@@ -28,8 +29,9 @@ def agreement(plan: Plan) -> Agreement:
     return draw_agreement(plan, *plan_reference(plan, model), *batch_inputs(keys, plan.manifest.model, seed=1))
 
 
-def draw(plan: Plan, keys: list[PictureKey], batch_size: int, provider: str = "cpu") -> dict[PictureKey, Picture]:
-    with OnnxRuntimeBackend.open(plan, provider) as backend:
+def draw(plan: Plan, keys: list[PictureKey], batch_size: int, provider: str = "cpu",
+         compute: str = "f32") -> dict[PictureKey, Picture]:
+    with OnnxRuntimeBackend.open(plan, provider, compute=compute) as backend:
         pictures = draw_pictures(backend, plan, resolve_settings(plan.manifest), keys, seed=0, batch_size=batch_size)
         return {picture.key: picture for picture in pictures}
 
@@ -60,6 +62,16 @@ def test_openvino_computes_a_float32_plan_in_float32(plan: Plan) -> None:
     """Left to itself it takes bfloat16 where the processor has it, and most tokens of the last scale change."""
     once, again = draw(plan, KEYS, 20), draw(plan, KEYS, 20, provider="openvino")
     assert np.mean([once[key].tokens_L == again[key].tokens_L for key in KEYS]) >= 0.99
+
+
+@pytest.mark.usefixtures("openvino")
+@pytest.mark.skipif(not multiplies_bf16(cpu_features()), reason="needs a processor with AMX or AVX512-BF16")
+def test_openvino_computes_in_bfloat16_where_asked(plan: Plan) -> None:
+    """One token that differs changes those after it, so the first scale is nearly that of float32, the last is not."""
+    once, again = draw(plan, KEYS, 20), draw(plan, KEYS, 20, provider="openvino", compute="bf16")
+    equal_L = np.mean([once[key].tokens_L == again[key].tokens_L for key in KEYS], axis=0)
+    assert equal_L[0] >= 0.75
+    assert equal_L[-plan.manifest.model.scale_tokens[-1]:].mean() <= 0.5
 
 
 def test_the_plan_passed_its_gate_and_amplifies(plan: Plan, repo_root: Path) -> None:

@@ -53,6 +53,7 @@ SUBJECTS = {subject.name: subject for subject in (
     _ours("openvino-bf16-plan", "bf16", "bf16", "openvino", "bf16"),
     _ours("openvino-bf16-explicit", "bf16", "bf16", "openvino"),
     _ours("openvino-int8", "int8", "int8", "openvino"),
+    _ours("openvino-int8-bf16", "int8", "int8", "openvino", "bf16"),
     _ours("cuda", "fp16", "fp16", "cuda"),
     _ours("tensorrt", "fp16", "fp16", "tensorrt"),
     _ours("nv_tensorrt_rtx", "fp16", "fp16", "nv_tensorrt_rtx"),
@@ -69,4 +70,5 @@ def default_subjects(features: Collection[str], available: Collection[str], devi
              *(["reference-compile-bf16"] if bf16 else []), "onnxruntime"]
     names += ["openvino"] if openvino else []
     names += ["openvino-bf16", "openvino-bf16-plain"] if openvino and bf16 else ["onnxruntime-plain"]
-    return names + (["onnxruntime-int8"] if has_int8 else [])
+    names += ["onnxruntime-int8"] if has_int8 else []
+    return names + (["openvino-int8-bf16"] if has_int8 and openvino and bf16 else [])

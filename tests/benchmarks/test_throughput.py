@@ -61,9 +61,10 @@ def test_what_cannot_be_measured_is_one_line(script: Script, options: list[str],
 
 
 @pytest.mark.parametrize(("features", "available", "device", "int8", "there", "absent"), [
-    ({"amx_bf16"}, ["cpu", "openvino"], "cpu", True, ["openvino-bf16", "reference-bf16", "onnxruntime-int8"], ["cuda"]),
+    ({"amx_bf16"}, ["cpu", "openvino"], "cpu", True,
+     ["openvino-bf16", "reference-bf16", "onnxruntime-int8", "openvino-int8-bf16"], ["cuda"]),
     ({"avx2"}, ["cpu", "openvino"], "cpu", False, ["openvino", "onnxruntime-plain"],
-     ["openvino-bf16", "reference-bf16", "onnxruntime-int8"]),
+     ["openvino-bf16", "reference-bf16", "onnxruntime-int8", "openvino-int8-bf16"]),
     ({"amx_bf16"}, ["cpu"], "cpu", False, ["onnxruntime", "reference-bf16"], ["openvino", "openvino-bf16"]),
     (set(), ["cpu", "cuda"], "cuda", False, ["reference-fp16", "cuda"], ["tensorrt", "onnxruntime"]),
 ])

@@ -125,7 +125,8 @@ def build_step(model: ModelShape, path: Path, spec: GraphSpec, cache_type: str, 
     plane = g.node("Reshape", g.node("MatMul", "upsample", column), g.constant([-1, 1, side, side]))
     batch = g.node("Slice", g.node("Shape", "uniform"), g.constant([0]), g.constant([1]))
     past = g.node("Reshape", g.node("Slice", "past", g.constant([0]), batch), g.constant([-1, 1, 1, 1]))
-    g.node("Add", g.node("Add", "f_hat", plane), past, name="f_hat_next")
+    total = g.node("Add", g.node("Add", "f_hat", plane), past)
+    g.node("Add", total, nothing_of_all(g, spec), name="f_hat_next")
     first = g.node("Slice", "f_hat_next", g.constant([0]), g.constant([1]), g.constant([1]))
     area = g.node("MatMul", "downsample_next", g.node("Reshape", first, g.constant([0, side * side, 1])))
     half = g.node("Add", area, "position_next")
@@ -133,6 +134,13 @@ def build_step(model: ModelShape, path: Path, spec: GraphSpec, cache_type: str, 
     if trace:
         add_probes(g, model)
     g.save(path, spec)
+
+
+def nothing_of_all(g: GraphBuilder, spec: GraphSpec) -> str:
+    """A zero that depends on every input, as in a real plan: OpenVINO 2025 mixes inputs up where one is not used."""
+    sums = [g.node("ReduceSum", g.node("Cast", tensor.name, to=TensorProto.FLOAT), keepdims=0)
+            for tensor in spec.inputs]
+    return g.node("Mul", g.node("Sum", *sums), g.constant([0], "float32"))
 
 
 def add_caches(g: GraphBuilder, model: ModelShape, cache_type: str) -> None:

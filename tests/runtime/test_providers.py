@@ -20,7 +20,7 @@ from hieramp.runtime.providers import check_compute, find_provider, openvino_opt
 def test_the_cpu_is_always_there() -> None:
     provider = find_provider("cpu")
     assert (provider.full_name, provider.device) == ("CPUExecutionProvider", "cpu")
-    assert select_provider(onnxruntime.SessionOptions(), provider) == ["CPUExecutionProvider"]
+    assert select_provider(onnxruntime.SessionOptions(), provider) == [("CPUExecutionProvider", {})]
 
 
 def test_an_unknown_provider_is_named() -> None:
@@ -40,11 +40,15 @@ def test_a_missing_provider_names_its_extra(plan: Plan, monkeypatch: pytest.Monk
         OnnxRuntimeBackend.open(plan, provider=name)
     available = [full_name, "CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
-    wanted = list(dict.fromkeys(available))
+    wanted = [(full_name, {}) for full_name in dict.fromkeys(available)]
     assert select_provider(onnxruntime.SessionOptions(), find_provider(name)) == wanted
 
 
-@pytest.mark.skipif(importlib.util.find_spec("onnxruntime_ep_openvino") is not None, reason="OpenVINO is installed")
+OPENVINO_IS_HERE = (importlib.util.find_spec("onnxruntime_ep_openvino") is not None
+                    or "OpenVINOExecutionProvider" in onnxruntime.get_available_providers())
+
+
+@pytest.mark.skipif(OPENVINO_IS_HERE, reason="OpenVINO is installed")
 def test_openvino_is_refused_where_its_package_is_missing() -> None:
     with pytest.raises(ProviderError, match=r"hieramp\[openvino\]"):
         find_provider("openvino")
@@ -70,8 +74,23 @@ def test_openvino_without_a_processor_for_it_says_so(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(onnxruntime, "register_execution_provider_library", register)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [])
-    with pytest.raises(ProviderError, match=r"is installed and takes none of the processors here.*--provider cpu"):
+    message = r"is installed and takes none of the processors here.*--provider cpu.*hieramp\[openvino-any\]"
+    with pytest.raises(ProviderError, match=message):
         find_provider("openvino")
+
+
+def test_openvino_that_is_built_in_is_told_arithmetic_threads_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    available = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [])
+    selected = select_provider(onnxruntime.SessionOptions(), find_provider("openvino"), 3, "bf16")
+    assert selected is not None
+    assert [name for name, _ in selected] == available
+    options = selected[0][1]
+    assert selected[1][1] == {}
+    assert options["device_type"] == "CPU"
+    assert json.loads(options["load_config"]) == {"CPU": {"INFERENCE_PRECISION_HINT": "bf16",
+                                                          "INFERENCE_NUM_THREADS": "3"}}
 
 
 @pytest.mark.parametrize(("provider", "compute", "features", "message"), [
