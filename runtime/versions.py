@@ -1,8 +1,11 @@
 """Versions of the packages that decide about the bytes of a dataset."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 COMPUTING = ("hieramp", "onnxruntime", "numpy", "pillow")
+# Several wheels bring this module (onnxruntime-gpu, onnxruntime-openvino, device makers' own), so it is asked itself.
+_FROM_MODULE = ("onnxruntime",)
 
 
 def computing_versions() -> dict[str, str | None]:
@@ -11,8 +14,8 @@ def computing_versions() -> dict[str, str | None]:
 
 
 def version_of(package: str) -> str | None:
-    """The installed version; None where there is none."""
+    """The version that an import gives; None where there is none."""
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return import_module(package).__version__ if package in _FROM_MODULE else version(package)
+    except (ImportError, PackageNotFoundError):
         return None

@@ -8,10 +8,10 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from hieramp.runtime.cores import usable_cores
+from hieramp.runtime.versions import version_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -27,7 +27,7 @@ def row(benchmark: str, figures: dict[str, object]) -> dict[str, object]:
         "benchmark": benchmark,
         "command": command_line(benchmark, sys.argv[1:]),
         "environment": environment(),
-        "versions": {package: _version(package) for package in _PACKAGES},
+        "versions": {package: version_of(package) for package in _PACKAGES},
         "commit": commit(ROOT),
         "figures": figures,
     }
@@ -93,10 +93,3 @@ def show_spread(values: dict[str, float], digits: int = 1) -> str:
 def _git(root: Path, *arguments: str) -> str:
     command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
