@@ -12,7 +12,10 @@ from torch import Tensor
 from hieramp.export.parity.agreement import plan_reference
 from hieramp.runtime import OnnxRuntimeBackend, Overrides, PictureKey, Plan, draw_pictures, resolve_settings
 from hieramp.runtime.catalogue import load_catalogue
+from hieramp.runtime.errors import ProviderError
 from hieramp.runtime.images import to_uint8
+from hieramp.runtime.processor import cpu_features
+from hieramp.runtime.providers import check_compute, find_provider
 from hieramp.runtime.uniforms import token_uniforms
 from hieramp_ref.generate import generate as generate_reference
 from hieramp_ref.settings import Settings as ReferenceSettings
@@ -27,13 +30,30 @@ PlanName = Literal["fp32", "16bit", "8bit", "plain"]
 
 @dataclass(frozen=True)
 class Condition:
-    """`plan` names the plan whose weights are drawn from, None real images; `by` says what draws them."""
+    """`plan` names the plan whose weights are drawn from, None real images; `by` says what draws them.
+
+    `provider` and `compute` are those of the runtime.
+    """
 
     name: str
     plan: PlanName | None
     by: Literal["runtime", "reference", "nothing"] = "runtime"
     amplify: bool = True
     class_tokens: bool = True
+    provider: str = "cpu"
+    compute: str = "f32"
+
+    @property
+    def can_draw(self) -> bool:
+        """Whether this machine has what draws it: the provider, and a processor for the arithmetic."""
+        if self.by != "runtime":
+            return True
+        try:
+            find_provider(self.provider)
+            check_compute(self.provider, self.compute, cpu_features())
+        except ProviderError:
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,7 @@ CONDITIONS = (
     Condition("real", None, "nothing"),
     Condition("plan 16-bit", "16bit"),
     Condition("plan 8-bit", "8bit"),
+    Condition("plan 8-bit in bfloat16", "8bit", provider="openvino", compute="bf16"),
     Condition("plain VAR", "plain"),
 )
 COMPARISONS = (
@@ -60,6 +81,8 @@ COMPARISONS = (
     Comparison("does the 16-bit plan do as well as the reference?", "plan 16-bit", "reference"),
     Comparison("does the 8-bit plan do as well as the reference?", "plan 8-bit", "reference"),
     Comparison("does the 8-bit plan do as well as the fp32 plan?", "plan 8-bit", "plan fp32"),
+    Comparison("does the 8-bit plan, the rest in bfloat16, do as well as the fp32 plan?", "plan 8-bit in bfloat16",
+               "plan fp32"),
     Comparison("does amplification help?", "plan fp32", "beta 0"),
     Comparison("do class tokens with amplification help?", "plan fp32", "no class tokens"),
     Comparison("does HierAmp help over the VAR before it?", "plan fp32", "plain VAR"),
@@ -82,14 +105,16 @@ def draw(condition: Condition, plan: Plan, spec: ModelSpec, ipc: int, seed: int,
         var, vqvae, theirs = plan_reference(plan, spec)
         reference = Reference(var, vqvae, replace(theirs, class_tokens=condition.class_tokens))
         return torch.cat(list(_by_reference(reference, keys_of(plan, ipc), seed)))
-    return draw_with(Overrides(amplify=condition.amplify), plan, ipc, seed, threads)
+    overrides = Overrides(amplify=condition.amplify)
+    return draw_with(overrides, plan, ipc, seed, threads, condition.provider, condition.compute)
 
 
-def draw_with(overrides: Overrides, plan: Plan, ipc: int, seed: int, threads: int | None) -> Tensor:
+def draw_with(overrides: Overrides, plan: Plan, ipc: int, seed: int, threads: int | None, provider: str = "cpu",
+              compute: str = "f32") -> Tensor:
     """The same by the runtime, under any settings."""
     keys = keys_of(plan, ipc)
     settings = resolve_settings(plan.manifest, overrides)
-    with OnnxRuntimeBackend.open(plan, threads=threads) as backend:
+    with OnnxRuntimeBackend.open(plan, provider, threads, compute) as backend:
         pictures = draw_pictures(backend, plan, settings, keys, seed=seed, batch_size=BATCH_SIZE)
         return torch.stack([_channels_first(picture.image_3SS) for picture in pictures])
 

@@ -87,9 +87,14 @@ def measured(job: Job) -> list[Figures]:
 
 
 def measure(job: Job) -> None:
-    """Train every student that has no row yet, until the minutes are over."""
+    """Train every student that has no row yet, until the minutes are over.
+
+    Conditions that this machine cannot draw are left out, unless they were asked for by name.
+    """
     done, began = measured(job), time.monotonic()
-    waiting = [task for task in tasks(job) if not any(key_of(job, task).items() <= found.items() for found in done)]
+    left_out = () if job.names else {condition.name for condition in CONDITIONS if not condition.can_draw}
+    waiting = [task for task in tasks(job) if task.condition.name not in left_out
+               and not any(key_of(job, task).items() <= found.items() for found in done)]
     if not waiting:
         return
     test, real = (read_cifar10(job.data, split, job.side) for split in ("test", "train"))

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -17,6 +18,7 @@ from PIL import Image
 from hieramp.export.plan import ExportOptions, export_plan
 from hieramp.runtime import Plan
 from hieramp.runtime.manifest import ClassList
+from hieramp.runtime.processor import cpu_features, multiplies_bf16
 from hieramp_ref.settings import default_settings
 from hieramp_ref.spec import ModelSpec
 from hieramp_ref.students.datasets import CIFAR10_NAMES
@@ -100,6 +102,30 @@ def test_reference_and_plan_draw_the_same_and_other_conditions_do_not(script: Sc
     assert (drawn["plan fp32"] - drawn["reference"]).abs().max() <= 1
     assert (drawn["plan fp32"] - drawn["no class tokens"]).abs().max() > 1
     assert drawn["beta 0"].shape == (10, 3, 8, 8)
+
+
+def test_a_condition_is_left_out_where_it_cannot_be_drawn_and_refused_by_name(
+        script: Script, given: Given, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [])
+    for module in ("hieramp.runtime.onnxruntime_backend", script("students.conditions").__name__):
+        monkeypatch.setattr(f"{module}.cpu_features", lambda: {"avx512_bf16"})
+    name, options = "plan 8-bit in bfloat16", ("--seeds", "1", "--ipc", "1", "--plan-8bit", str(given.plan))
+    assert run(script, given, tmp_path, *options).exit_code == 0
+    assert {row["condition"] for row in rows(tmp_path)} == {
+        "plan fp32", "reference", "beta 0", "no class tokens", "real", "plan 8-bit"}
+    refused = run(script, given, tmp_path, *options, "--condition", name)
+    assert refused.exit_code == 2 and "provider 'openvino' is" in refused.output
+
+
+@pytest.mark.usefixtures("openvino")
+@pytest.mark.skipif(not multiplies_bf16(cpu_features()), reason="needs a processor with AMX or AVX512-BF16")
+def test_the_condition_in_bfloat16_draws_by_openvino(script: Script, given: Given) -> None:
+    conditions, plan = script("students.conditions"), Plan.open(given.plan)
+    by_name = {condition.name: condition for condition in conditions.CONDITIONS}
+    exact, rounded = (conditions.draw(by_name[name], plan, TEN, 4, 0, 1).float()
+                      for name in ("plan fp32", "plan 8-bit in bfloat16"))
+    assert exact.shape == rounded.shape and not torch.equal(exact, rounded)
 
 
 def test_a_smaller_ipc_is_the_beginning_of_a_larger(script: Script, given: Given) -> None:
