@@ -24,7 +24,7 @@ from hieramp.runtime.errors import PlanError, ProviderError, RunError
 from hieramp.runtime.manifest import Manifest, ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.processor import cpu_features
-from hieramp.runtime.providers import Provider, check_compute, find_provider, select_provider
+from hieramp.runtime.providers import PROVIDERS, Provider, check_compute, find_provider, select_provider
 from hieramp.runtime.scales import ScaleConstants, load_scale_constants
 from hieramp.runtime.sessions import session_options
 from hieramp.runtime.steps import draw_by_steps
@@ -195,8 +195,9 @@ def load_graph(path: Path, provider: Provider, threads: int, compute: str) -> An
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers)
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
+        way_out = "" if provider == PROVIDERS["cpu"] else "; export the plan again, or try --provider cpu"
         raise PlanError(f"ONNX Runtime cannot load {path} with {provider.full_name}: "
-                        f"{shortened(str(error), MESSAGE_LENGTH)}") from error
+                        f"{shortened(str(error), MESSAGE_LENGTH)}{way_out}") from error
     if provider.full_name not in session.get_providers():
         raise ProviderError(f"{provider.full_name} does not start here, see its messages above; "
                             "check its driver and libraries, or use --provider cpu")

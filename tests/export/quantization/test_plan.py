@@ -15,13 +15,12 @@ from safetensors import safe_open
 
 import hieramp.export.plan as plan_module
 from hieramp.export.errors import ExportError, ParityError
-from hieramp.export.gate import replay_forced
 from hieramp.export.model_source import LoadedModel
 from hieramp.export.plan import ExportOptions
 from hieramp.export.quantization.block_layers import LAYERS, WatchedLayers, block_weights
 from hieramp.export.quantization.formats import FORMATS
 from hieramp.export.weight_file import StoredTensor, write_weights
-from hieramp.runtime import Plan
+from hieramp.runtime import OnnxRuntimeBackend, Plan, draw_batch, resolve_settings
 from hieramp_ref.checkpoint import load_var
 from hieramp_ref.errors import CheckpointError
 from hieramp_ref.generate import generate
@@ -91,11 +90,14 @@ def test_quantization_in_the_graph(eight_bit_plan: EightBitPlan, precision: str,
         assert sources[sources[node.input[0]].input[0]].op_type == "QuantizeLinear"
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp8"])
+@pytest.mark.parametrize(("precision", "provider"), [("int8", "cpu"), ("fp8", "cpu"), ("int8", "openvino")])
 def test_the_plan_computes_what_the_reference_does_with_rounded_operands(
-    tiny: LoadedModel, eight_bit_plan: EightBitPlan, quantized_layers: Callable[..., WatchedLayers], precision: str
+    tiny: LoadedModel, eight_bit_plan: EightBitPlan, quantized_layers: Callable[..., WatchedLayers], precision: str,
+    provider: str, request: pytest.FixtureRequest,
 ) -> None:
     """At the first scale, where nothing has been drawn yet; far nearer than to the reference with all its bits."""
+    if provider == "openvino":
+        request.getfixturevalue("openvino")
     plan = eight_bit_plan(precision, "fp32")
     assert plan.manifest.quantization is not None
     layers, kind = plan.manifest.quantization.layers, FORMATS[precision]
@@ -105,7 +107,9 @@ def test_the_plan_computes_what_the_reference_does_with_rounded_operands(
     wanted = generate(tiny.var, tiny.vqvae, labels, uniforms, tiny.settings)
     with quantized_layers(weights, scales, kind):
         rounded = generate(tiny.var, tiny.vqvae, labels, uniforms, tiny.settings, wanted.tokens)
-    found = replay_forced(plan, labels.numpy(), torch.cat(wanted.tokens, dim=1).numpy()).logits[0]
+    with OnnxRuntimeBackend.open(plan, provider) as backend:
+        found = draw_batch(backend, plan, resolve_settings(plan.manifest), labels.numpy(), uniforms.numpy(), trace=True,
+                           forced_BL=torch.cat(wanted.tokens, dim=1).numpy()).logits[0]
     to_rounded, to_wanted = (np.abs(found - x.logits[0].numpy()).mean() for x in (rounded, wanted))
     assert to_rounded < to_wanted / 4
 
