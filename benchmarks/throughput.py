@@ -201,7 +201,7 @@ def main(preset: str, config: Path | None, subjects: str | None, work: Path, thr
     for found in figures:
         append_row(results, row("throughput", found))
     write_report(results)
-    click.echo(table(figures))
+    click.echo(table(figures, figures))
 
 
 if __name__ == "__main__":

@@ -18,24 +18,24 @@ _HEADER = ["batch", "subject", "images a second", f"× {BASELINE}", "an image, C
            "logits off by", "equal draws", "equal selection", "image PSNR, dB"]
 
 
-def latest(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def latest(every: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of equal model, subject, batch, threads and device the last row, in the order of the first."""
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for figures in (record["figures"] for record in rows):
+    for figures in every:
         key = tuple(figures[name] for name in ("model", "subject", "batch", "threads", "device"))
         found[key] = figures
     return list(found.values())
 
 
-def baseline(figures: dict[str, Any], others: Sequence[dict[str, Any]]) -> float | None:
-    """Images a second of the float32 reference in the same run at the same batch size."""
-    return next((other["images_per_second"]["median"] for other in others if other["subject"] == BASELINE
+def baseline(figures: dict[str, Any], every: Sequence[dict[str, Any]]) -> float | None:
+    """Images a second of the float32 reference in the same run at the same batch size, among the rows of all runs."""
+    return next((other["images_per_second"]["median"] for other in every if other["subject"] == BASELINE
                  and all(other[name] == figures[name] for name in ("run", "model", "batch"))), None)
 
 
-def line(figures: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[str]:
-    """A row's cells."""
-    base, parity = baseline(figures, others), figures["parity"]
+def line(figures: dict[str, Any], every: Sequence[dict[str, Any]]) -> list[str]:
+    """A row's cells; `every` has the rows of all runs."""
+    base, parity = baseline(figures, every), figures["parity"]
     rate = figures["images_per_second"]
     memory = {name: value / 1e9 for name, value in figures["peak_rss_bytes"].items()}
     cells = [str(figures["batch"]), figures["subject"], show_spread(rate, 2 if rate["median"] < 10 else 1),
@@ -49,9 +49,9 @@ def line(figures: dict[str, Any], others: Sequence[dict[str, Any]]) -> list[str]
             f"{parity['image_psnr_db']:.0f}"]
 
 
-def table(figures: Sequence[dict[str, Any]]) -> str:
-    """Rows of one model as Markdown."""
-    return markdown_table(_HEADER, [line(found, figures) for found in figures])
+def table(figures: Sequence[dict[str, Any]], every: Sequence[dict[str, Any]]) -> str:
+    """Rows of one model as Markdown, compared within their runs."""
+    return markdown_table(_HEADER, [line(found, every) for found in figures])
 
 
 def stage_table(figures: Sequence[dict[str, Any]]) -> str:
@@ -62,12 +62,12 @@ def stage_table(figures: Sequence[dict[str, Any]]) -> str:
     return markdown_table(["ms an image", *(found["subject"] for found in figures)], rows)
 
 
-def page(figures: Sequence[dict[str, Any]]) -> str:
-    """All models, their tables and stages."""
-    sections = []
+def page(every: Sequence[dict[str, Any]]) -> str:
+    """All models, the tables and stages of their latest rows."""
+    figures, sections = latest(every), []
     for model in dict.fromkeys(found["model"] for found in figures):
         ours = [found for found in figures if found["model"] == model]
-        sections.append((model, table(ours)))
+        sections.append((model, table(ours, every)))
         for batch in dict.fromkeys(found["batch"] for found in ours):
             sections.append((f"{model}, batch {batch}, by stage",
                              stage_table([found for found in ours if found["batch"] == batch])))
@@ -121,10 +121,9 @@ def _reach(rates: Sequence[dict[str, float]]) -> list[list[float]]:
 
 def write_report(results: Path, images: Path | None = None) -> None:
     """Write page and plot; the plot goes to docs/images only from the project's own rows."""
-    rows = [json.loads(text) for text in (results / ROWS).read_text(encoding="utf-8").splitlines()]
-    figures = latest(rows)
-    write_text(page(figures), results / PAGE)
-    plot(figures, (images or (ROOT / "docs" / "images" if results == RESULTS else results)) / "throughput.png")
+    every = [json.loads(text)["figures"] for text in (results / ROWS).read_text(encoding="utf-8").splitlines()]
+    write_text(page(every), results / PAGE)
+    plot(latest(every), (images or (ROOT / "docs" / "images" if results == RESULTS else results)) / "throughput.png")
 
 
 @click.command("throughput_report")
