@@ -24,7 +24,14 @@ from hieramp.runtime.errors import PlanError, ProviderError, RunError
 from hieramp.runtime.manifest import Manifest, ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.processor import cpu_features
-from hieramp.runtime.providers import PROVIDERS, Provider, check_compute, find_provider, select_provider
+from hieramp.runtime.providers import (
+    PROVIDERS,
+    Provider,
+    check_compute,
+    check_precision,
+    find_provider,
+    select_provider,
+)
 from hieramp.runtime.scales import ScaleConstants, load_scale_constants
 from hieramp.runtime.sessions import session_options
 from hieramp.runtime.steps import draw_by_steps
@@ -80,7 +87,9 @@ class OnnxRuntimeBackend:
         ProviderError where provider or arithmetic are not there, PlanError where a graph does not load.
         """
         check_compute(provider, compute, cpu_features() if compute != "f32" else ())
-        found, constants = find_provider(provider), load_scale_constants(plan)
+        found = find_provider(provider)
+        check_precision(provider, plan.manifest.precision)
+        constants = load_scale_constants(plan)
         graphs = plan.manifest.graphs
         condition, step, decoder = (
             load_graph(plan.path(graphs[name].file), found, threads or usable_cores(), compute)

@@ -40,8 +40,8 @@ def find_provider(name: str) -> Provider:
     available = _available()
     if name == "openvino" and provider.full_name not in available and find_spec(_OPENVINO_PLUGIN):
         raise ProviderError("provider 'openvino' is installed and takes none of the processors here; its plug-in "
-                            "offers Intel's only. Use --provider cpu, which draws all plans but those in bf16, or an "
-                            f"environment with pip install 'hieramp[{_OPENVINO_ANY}]' and no other ONNX Runtime")
+                            "offers Intel's only. Use --provider cpu, or an environment with pip install "
+                            f"'hieramp[{_OPENVINO_ANY}]' and no other ONNX Runtime; neither takes plans in bf16")
     if provider.full_name not in available:
         there = ", ".join(short for short, other in PROVIDERS.items() if other.full_name in available)
         raise ProviderError(f"provider {name!r} is not available here (available: {there}); install it with "
@@ -53,6 +53,13 @@ def check_name(name: str) -> None:
     """Raise ProviderError unless there is a provider of that short name, installed or not."""
     if name not in PROVIDERS:
         raise ProviderError(f"provider must be one of {', '.join(PROVIDERS)}, got {name!r}")
+
+
+def check_precision(name: str, precision: str) -> None:
+    """Raise ProviderError where a provider that is there takes no graphs of a plan's precision."""
+    if (name, precision) == ("openvino", "bf16") and not _plugged_devices(PROVIDERS[name]):
+        raise ProviderError("OpenVINO takes no plans in bf16 where it is built into ONNX Runtime; export this one in "
+                            "fp32 and take --provider openvino --compute bf16, which multiplies in bfloat16 too")
 
 
 def available_providers() -> tuple[str, ...]:

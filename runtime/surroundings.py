@@ -11,7 +11,7 @@ from hieramp.runtime.errors import HierampError, PlanError, ProviderError
 from hieramp.runtime.gpu.device import Device, current_device
 from hieramp.runtime.gpu.limits import Limits
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.providers import available_providers, find_provider
+from hieramp.runtime.providers import available_providers, check_precision, find_provider
 from hieramp.runtime.tensorrt.library import load_library
 from hieramp.runtime.tensorrt.limits import limits_of
 from hieramp.runtime.tensorrt.sidecar import ENGINES_FOLDER, FLAVOURS, check_sidecar, engine_file, read_sidecar
@@ -27,7 +27,7 @@ def survey(plan: Plan) -> Surroundings:
     try:
         providers = available_providers() if device else _providers_without_gpu()
         if plan.manifest.precision == "bf16":
-            providers += _openvino(missing)
+            providers += _openvino_for_bf16(missing)
     except ImportError as error:
         missing["onnxruntime"] = f"ONNX Runtime cannot be imported ({error}): pip install 'hieramp[cpu]'"
     return Surroundings(engines, device, providers, missing, plan.manifest.precision)
@@ -44,10 +44,11 @@ def _providers_without_gpu() -> tuple[str, ...]:
     return ("cpu",)
 
 
-def _openvino(missing: dict[str, str]) -> tuple[str, ...]:
+def _openvino_for_bf16(missing: dict[str, str]) -> tuple[str, ...]:
     """OpenVINO, which alone has bfloat16 products on a processor; where it does not draw here, the reason is noted."""
     try:
         find_provider("openvino")
+        check_precision("openvino", "bf16")
     except ProviderError as error:
         missing["openvino"] = str(error)
         return ()

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import ProviderError
 from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.providers import check_compute, find_provider, openvino_options, select_provider
+from hieramp.runtime.providers import check_compute, check_precision, find_provider, openvino_options, select_provider
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -91,6 +92,19 @@ def test_openvino_that_is_built_in_is_told_arithmetic_threads_and_device(monkeyp
     assert options["device_type"] == "CPU"
     assert json.loads(options["load_config"]) == {"CPU": {"INFERENCE_PRECISION_HINT": "bf16",
                                                           "INFERENCE_NUM_THREADS": "3"}}
+
+
+def test_openvino_that_is_built_in_takes_no_plan_in_bfloat16(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["OpenVINOExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [])
+    short = replace(plan, manifest=replace(plan.manifest, precision="bf16"))
+    with pytest.raises(ProviderError, match=r"no plans in bf16 .* --provider openvino --compute bf16"):
+        OnnxRuntimeBackend.open(short, "openvino")
+
+
+def test_plans_of_other_precisions_pass() -> None:
+    for name, precision in (("openvino", "fp32"), ("openvino", "int8"), ("cuda", "bf16")):
+        check_precision(name, precision)
 
 
 @pytest.mark.parametrize(("provider", "compute", "features", "message"), [

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
@@ -76,6 +77,7 @@ def test_a_plan_in_bfloat16_needs_openvino(plan: Plan, monkeypatch: pytest.Monke
     monkeypatch.setattr("hieramp.runtime.surroundings.current_device", lambda: None)
     asked, short = list[str](), replace(plan, manifest=replace(plan.manifest, precision="bf16"))
     monkeypatch.setattr("hieramp.runtime.surroundings.find_provider", asked.append)
+    monkeypatch.setattr("hieramp.runtime.surroundings.check_precision", lambda name, precision: None)
     assert survey(short).providers == ("cpu", "openvino") and survey(short).precision == "bf16"
     assert survey(plan).providers == ("cpu",) and asked == ["openvino"] * 2
 
@@ -85,6 +87,15 @@ def test_a_plan_in_bfloat16_needs_openvino(plan: Plan, monkeypatch: pytest.Monke
     monkeypatch.setattr("hieramp.runtime.surroundings.find_provider", away)
     here = survey(short)
     assert here.providers == ("cpu",) and here.missing["openvino"] == "it is away"
+
+
+def test_openvino_that_is_built_in_is_no_candidate_for_a_plan_in_bfloat16(plan: Plan,
+                                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hieramp.runtime.surroundings.current_device", lambda: None)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["OpenVINOExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [])
+    here = survey(replace(plan, manifest=replace(plan.manifest, precision="bf16")))
+    assert here.providers == ("cpu",) and "export this one in fp32" in here.missing["openvino"]
 
 
 def test_the_newest_engines_come_first(make_plan: Callable[..., Path]) -> None:
