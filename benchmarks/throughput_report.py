@@ -80,7 +80,7 @@ def plot(figures: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     models = list(dict.fromkeys(found["model"] for found in figures))
-    canvas = Figure(figsize=(5.5 * len(models), 4.2), layout="constrained")
+    canvas = Figure(figsize=(5.5 * len(models), 4.8), layout="constrained")
     for axes, model in zip(canvas.subplots(1, len(models), squeeze=False)[0], models, strict=True):
         ours = [found for found in figures if found["model"] == model]
         (_lines if len({found["batch"] for found in ours}) > 1 else _bars)(axes, ours)
@@ -102,7 +102,7 @@ def _lines(axes: Any, figures: Sequence[dict[str, Any]]) -> None:
     axes.set_xticks([], minor=True)
     for formatted in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
         formatted("{x:g}")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3)  # below, off the points
 
 
 def _bars(axes: Any, figures: Sequence[dict[str, Any]]) -> None:
