@@ -16,6 +16,9 @@ def computing_versions() -> dict[str, str | None]:
 def version_of(package: str) -> str | None:
     """The version that an import gives; None where there is none."""
     try:
-        return import_module(package).__version__ if package in _FROM_MODULE else version(package)
+        if package not in _FROM_MODULE:
+            return version(package)
+        found: str | None = getattr(import_module(package), "__version__", None)  # an empty folder has none
+        return found
     except (ImportError, PackageNotFoundError):
         return None

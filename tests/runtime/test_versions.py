@@ -24,4 +24,6 @@ def test_onnxruntime_is_the_module_that_is_imported_whatever_wheel_brought_it(mo
 def test_what_is_not_installed_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert version_of("onnxruntime") is None
+    monkeypatch.setitem(sys.modules, "onnxruntime", SimpleNamespace())
+    assert version_of("onnxruntime") is None
     assert version_of("abacus-of-nobody") is None
