@@ -28,7 +28,6 @@ PROVIDERS = {
     "nv_tensorrt_rtx": Provider("NvTensorRTRTXExecutionProvider", "cuda", "gpu"),
 }
 _OPENVINO_PLUGIN = "onnxruntime_ep_openvino"
-_OPENVINO_ANY = "openvino-any"  # the extra with an ONNX Runtime that has OpenVINO built in
 
 
 def find_provider(name: str) -> Provider:
@@ -41,7 +40,7 @@ def find_provider(name: str) -> Provider:
     if name == "openvino" and provider.full_name not in available and find_spec(_OPENVINO_PLUGIN):
         raise ProviderError("provider 'openvino' is installed and takes none of the processors here; its plug-in "
                             "offers Intel's only. Use --provider cpu, or an environment with pip install "
-                            f"'hieramp[{_OPENVINO_ANY}]' and no other ONNX Runtime; neither takes plans in bf16")
+                            "'hieramp[openvino-any]' and no other ONNX Runtime; neither takes plans in bf16")
     if provider.full_name not in available:
         there = ", ".join(short for short, other in PROVIDERS.items() if other.full_name in available)
         raise ProviderError(f"provider {name!r} is not available here (available: {there}); install it with "
