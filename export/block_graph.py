@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hieramp.export.graph import DOMAIN, ONNX_TYPES, GraphBuilder
-from hieramp.export.layers import linear, linear_with_bias, modulated_norm, rows
+from hieramp.export.layers import linear, linear_with_bias, modulated_norm
 from hieramp_ref.spec import VarSpec
 from hieramp_ref.transformer import MAX_LOG_SCALE
 
@@ -47,7 +47,7 @@ def transformer_block(
     attended, new_kv, saliency = _attention(g, context, index, normed, past_kv)
     x_RnC = g.op("Add", x_RnC, g.op("Mul", g.cast(attended, "float32"), gamma1))
     normed = modulated_norm(g, x_RnC, scale2, shift2, spec.width, spec.norm_eps)
-    hidden = linear(g, rows(g, g.cast(normed, context.type_name), spec.width), f"{key}.ffn.fc1", context.type_name)
+    hidden = linear(g, g.cast(normed, context.type_name), f"{key}.ffn.fc1", context.type_name)
     hidden = g.op("Gelu", hidden, approximate="tanh")
     out = as_sequence(g, linear(g, hidden, f"{key}.ffn.fc2", context.type_name), x_RnC, spec.width)
     x_RnC = g.op("Add", x_RnC, g.op("Mul", g.cast(out, "float32"), gamma2))
@@ -66,8 +66,9 @@ def _attention(
         out, saliency = _attend(g, context, q_RHnD, k_RHDm, v_RHmD), None
     else:
         out, saliency = _attend_with_class_token(g, context, index, q_RHnD, k_RHDm, v_RHmD, g.shape(past_kv, 0, 1))
-    flat = rows(g, g.op("Transpose", out, perm=[0, 2, 1, 3]), spec.width)
-    return as_sequence(g, linear(g, flat, f"{key}.proj", context.type_name), x_RnC, spec.width), new_kv, saliency
+    out_RnHD = g.op("Transpose", out, perm=[0, 2, 1, 3])
+    projected = linear(g, out_RnHD, f"{key}.proj", context.type_name)
+    return as_sequence(g, projected, x_RnC, spec.width), new_kv, saliency
 
 
 def _attend_with_class_token(
@@ -140,7 +141,7 @@ def _queries_keys_values(g: GraphBuilder, context: BlockContext, key: str, x_RnC
     no_bias = g.const(np.zeros(spec.width), "float32")  # keys have none
     q_bias, v_bias = g.weight(f"{key}.q_bias", "float32"), g.weight(f"{key}.v_bias", "float32")
     bias = g.cast(g.op("Concat", q_bias, no_bias, v_bias, axis=0), T)
-    flat = linear_with_bias(g, rows(g, g.cast(x_RnC, T), spec.width), f"{key}.mat_qkv", bias, T)
+    flat = linear_with_bias(g, g.cast(x_RnC, T), f"{key}.mat_qkv", bias, T)
     shape = g.op("Concat", g.shape(x_RnC, 0, 2), g.const([3, spec.heads, spec.head_width]), axis=0)
     q, k, v = g.ops("Split", 3, g.op("Reshape", flat, shape), axis=2, num_outputs=3)
     q, k = g.cast(q, "float32"), g.cast(k, "float32")

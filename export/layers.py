@@ -6,26 +6,32 @@ from hieramp.export.graph import GraphBuilder
 from hieramp.export.weight_file import EIGHT_BIT_TYPES
 
 
-def linear(g: GraphBuilder, rows_nC: str, key: str, type_name: str) -> str:
-    """A linear layer of the checkpoint over rows [n, C], which have the type `type_name` already."""
-    return linear_with_bias(g, rows_nC, key, g.weight(f"{key}.bias", type_name), type_name)
+def linear(g: GraphBuilder, x: str, key: str, type_name: str) -> str:
+    """A linear layer of the checkpoint over values [..., C], which have the type `type_name` already: rows [n, N].
+
+    The C inputs may also be several dimensions, such as [..., H, D].
+    """
+    return linear_with_bias(g, x, key, g.weight(f"{key}.bias", type_name), type_name)
 
 
-def linear_with_bias(g: GraphBuilder, rows_nC: str, key: str, bias: str, type_name: str) -> str:
+def linear_with_bias(g: GraphBuilder, x: str, key: str, bias: str, type_name: str) -> str:
     """The same with a bias that is a value in the graph."""
-    if g.stored[f"{key}.weight"].type_name in EIGHT_BIT_TYPES:
-        return g.op("Add", _eight_bit_product(g, rows_nC, key), bias)
-    return g.op("Gemm", rows_nC, g.weight(f"{key}.weight", type_name), bias, transB=1)
+    stored = g.stored[f"{key}.weight"]
+    if stored.type_name in EIGHT_BIT_TYPES:
+        return g.op("Add", _eight_bit_product(g, x, key), bias)
+    return g.op("Gemm", rows(g, x, stored.shape[1]), g.weight(f"{key}.weight", type_name), bias, transB=1)
 
 
-def _eight_bit_product(g: GraphBuilder, rows_nC: str, key: str) -> str:
+def _eight_bit_product(g: GraphBuilder, x: str, key: str) -> str:
     """The product with a quantized weight: both operands leave 8 bits right before it, which back ends fuse.
 
     ONNX Runtime makes one int8 kernel of a Gemm without bias whose weight has zero points, and none of any other form:
-    hence zero points that say nothing, and a bias that is added by itself.
+    hence zero points that say nothing, and a bias that is added by itself. OpenVINO rounds to 8 bits in the kernel
+    that gives the value, unless a Reshape stands between: hence rows only behind both.
     """
-    x_nC = quantized(g, rows_nC, f"{key}.input_scale", g.stored[f"{key}.weight"].type_name)
-    return g.op("Gemm", x_nC, dequantized_weight(g, key), transB=1)
+    stored = g.stored[f"{key}.weight"]
+    rows_nC = rows(g, quantized(g, x, f"{key}.input_scale", stored.type_name), stored.shape[1])
+    return g.op("Gemm", rows_nC, dequantized_weight(g, key), transB=1)
 
 
 def quantized(g: GraphBuilder, x: str, scale_key: str, narrow_type: str) -> str:

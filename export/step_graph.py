@@ -12,7 +12,7 @@ import onnx
 
 from hieramp.export.block_graph import BlockContext, class_query_mask, transformer_block
 from hieramp.export.graph import DOMAIN, Dimension, GraphBuilder
-from hieramp.export.layers import linear, modulated_norm, rows
+from hieramp.export.layers import linear, modulated_norm
 from hieramp.export.operators import operator_bodies
 from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor
 from hieramp.runtime.contract import new_kv, past_kv
@@ -139,7 +139,7 @@ def head(g: GraphBuilder, spec: ModelSpec, context: BlockContext, x_RnC: str, ad
     spatial = g.slice(x_RnC, 1, g.const([0]), context.tokens) if context.class_token else x_RnC
     scale, shift = g.ops("Split", 2, adaln_head, axis=1, num_outputs=2)
     normed = modulated_norm(g, spatial, scale, shift, width, spec.var.norm_eps)
-    logits = linear(g, rows(g, normed, width), "var.head", "float32")
+    logits = linear(g, normed, "var.head", "float32")
     return g.op("Reshape", logits, g.op("Concat", g.shape(spatial, 0, 2), g.const([V]), axis=0))
 
 
@@ -170,7 +170,7 @@ def _codebook_step(g: GraphBuilder, spec: ModelSpec, d: Dimensions, tokens_Bl: s
     g.output(f_next, "f_hat_next", "float32", [d.B, z, P, P])
     pooled_Blz = g.op("MatMul", downsample, g.op("Transpose", g.op("Reshape", f_next, g.const([0, z, P * P])),
                                                  perm=[0, 2, 1]))
-    words = linear(g, rows(g, pooled_Blz, z), "var.word_embed", "float32")
+    words = linear(g, pooled_Blz, "var.word_embed", "float32")
     shape = g.op("Concat", g.shape(pooled_Blz, 0, 2), g.const([spec.var.width]), axis=0)
     placed = g.op("Add", g.op("Reshape", words, shape), position)
     g.output(g.op("Concat", placed, placed, axis=0), "token_map_next", "float32", [d.R, d.l_next, spec.var.width])

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from hieramp.export.graph import GraphBuilder
-from hieramp.export.layers import linear, modulated_norm, rows, silu
+from hieramp.export.layers import linear, modulated_norm, silu
 
 Builder = Callable[..., GraphBuilder]
 Run = Callable[..., list[np.ndarray]]
@@ -16,7 +16,7 @@ Run = Callable[..., list[np.ndarray]]
 def test_linear(builder: Builder, run_model: Run) -> None:
     weight, bias, x = torch.randn(5, 3), torch.randn(5), torch.randn(2, 4, 3)
     g = builder(**{"fc.weight": weight, "fc.bias": bias})
-    g.output(linear(g, rows(g, g.input("x", "float32", ["B", 4, 3]), 3), "fc", "float32"), "y", "float32", ["n", 5])
+    g.output(linear(g, g.input("x", "float32", ["B", 4, 3]), "fc", "float32"), "y", "float32", ["n", 5])
     expected = functional.linear(x, weight, bias).reshape(8, 5)
     np.testing.assert_allclose(run_model(g.model(), x=x.numpy())[0], expected, atol=1e-6)
 
