@@ -61,28 +61,28 @@ def _attention(
     spec, key = context.spec, f"var.blocks.{index}.attn"
     q_RHnD, kv_n2RHD = _queries_keys_values(g, context, key, x_RnC)
     new_kv = g.slice(kv_n2RHD, 0, g.const([0]), context.tokens) if context.class_token else kv_n2RHD
-    k_RHDm, v_RHmD = _keys_values(g, g.op("Concat", past_kv, kv_n2RHD, axis=0))
+    k_RHmD, v_RHmD = _keys_values(g, g.op("Concat", past_kv, kv_n2RHD, axis=0))
     if not context.class_token:
-        out, saliency = _attend(g, context, q_RHnD, k_RHDm, v_RHmD), None
+        out, saliency = _attend(g, context, q_RHnD, k_RHmD, v_RHmD), None
     else:
-        out, saliency = _attend_with_class_token(g, context, index, q_RHnD, k_RHDm, v_RHmD, g.shape(past_kv, 0, 1))
+        out, saliency = _attend_with_class_token(g, context, index, q_RHnD, k_RHmD, v_RHmD, g.shape(past_kv, 0, 1))
     out_RnHD = g.op("Transpose", out, perm=[0, 2, 1, 3])
     projected = linear(g, out_RnHD, f"{key}.proj", context.type_name)
     return as_sequence(g, projected, x_RnC, spec.width), new_kv, saliency
 
 
 def _attend_with_class_token(
-    g: GraphBuilder, context: BlockContext, index: int, q_RHnD: str, k_RHDm: str, v_RHmD: str, past: str
+    g: GraphBuilder, context: BlockContext, index: int, q_RHnD: str, k_RHmD: str, v_RHmD: str, past: str
 ) -> tuple[str, str | None]:
     """Attention [R, H, n, D] of spatial queries over everything, and of the class token's over its own scale."""
     if index not in context.amplified_blocks:
-        return _attend(g, context, q_RHnD, k_RHDm, v_RHmD, context.class_mask), None
+        return _attend(g, context, q_RHnD, k_RHmD, v_RHmD, context.class_mask), None
     end = g.const([2**62])
-    q_class, k_own = g.slice(q_RHnD, 2, context.tokens, end), g.slice(k_RHDm, 3, past, end)
+    q_class, k_own = g.slice(q_RHnD, 2, context.tokens, end), g.slice(k_RHmD, 2, past, end)
     own_bias, saliency = _amplification(g, context, q_class, k_own)
     bias = _pad_keys(g, own_bias, past, g.const([0]))
     masked = g.op("Add", bias, context.class_mask)
-    return _attend(g, context, q_RHnD, k_RHDm, v_RHmD, masked), saliency
+    return _attend(g, context, q_RHnD, k_RHmD, v_RHmD, masked), saliency
 
 
 def class_query_mask(g: GraphBuilder, tokens: str, class_tokens: str, past: str) -> str:
@@ -112,9 +112,9 @@ def _as_float(g: GraphBuilder, condition: str) -> str:
     return g.op("Cast", condition, to=ONNX_TYPES["float32"])
 
 
-def _amplification(g: GraphBuilder, context: BlockContext, q_class: str, k_own_RHDn: str) -> tuple[str, str]:
+def _amplification(g: GraphBuilder, context: BlockContext, q_class: str, k_own_RHnD: str) -> tuple[str, str]:
     """Bias [R, 1, 1, n] on this scale's keys (zero on the class token's own), and the saliency map [R, l]."""
-    keys = g.op("Transpose", g.slice(k_own_RHDn, 3, g.const([0]), context.tokens), perm=[0, 1, 3, 2])
+    keys = g.slice(k_own_RHnD, 2, g.const([0]), context.tokens)
     bias, saliency = g.ops("SaliencyBias", 2, q_class, keys, context.beta, context.select_count, domain=DOMAIN)
     return _pad_keys(g, bias, g.const([0]), g.shape(context.class_token, 0, 1)), saliency
 
@@ -126,9 +126,10 @@ def _pad_keys(g: GraphBuilder, bias_R11m: str, before: str, after: str) -> str:
 
 
 def _attend(
-    g: GraphBuilder, context: BlockContext, q_RHqD: str, k_RHDm: str, v_RHmD: str, bias: str | None = None
+    g: GraphBuilder, context: BlockContext, q_RHqD: str, k_RHmD: str, v_RHmD: str, bias: str | None = None
 ) -> str:
     """softmax(q k + bias) v with the softmax in float32, [R, H, q, D]."""
+    k_RHDm = g.op("Transpose", k_RHmD, perm=[0, 1, 3, 2])
     logits = g.cast(g.op("MatMul", q_RHqD, k_RHDm), "float32")
     logits = logits if bias is None else g.op("Add", logits, bias)
     attention = g.cast(g.op("Softmax", logits, axis=-1), context.type_name)
@@ -169,10 +170,14 @@ def _normalised(g: GraphBuilder, x: str) -> str:
 
 
 def _keys_values(g: GraphBuilder, kv_m2RHD: str) -> tuple[str, str]:
-    """Keys [R, H, D, m] and values [R, H, m, D] of a sequence-major cache."""
+    """Keys and values [R, H, m, D] of a sequence-major cache: rows of D values are moved whole.
+
+    Products take keys with D and m exchanged, which back ends do inside the product; exchanged here already, they would
+    be moved one by one.
+    """
     k, v = g.ops("Split", 2, kv_m2RHD, axis=1, num_outputs=2)
-    k, v = g.op("Squeeze", k, g.const([1])), g.op("Squeeze", v, g.const([1]))
-    return g.op("Transpose", k, perm=[1, 2, 3, 0]), g.op("Transpose", v, perm=[1, 2, 0, 3])
+    k, v = (g.op("Transpose", g.op("Squeeze", half, g.const([1])), perm=[1, 2, 0, 3]) for half in (k, v))
+    return k, v
 
 
 def as_sequence(g: GraphBuilder, rows_nC: str, like_RnC: str, width: int) -> str:
