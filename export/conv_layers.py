@@ -6,8 +6,6 @@ Group norm, SiLU and softmax are float32 islands.
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from hieramp.export.graph import GraphBuilder
 from hieramp.export.layers import dequantized_weight, quantized, silu
 from hieramp.export.quantization.decoder_layers import adds_bias_behind
@@ -56,16 +54,34 @@ class ConvLayers:
         return g.op("Add", out, g.op("Reshape", bias, g.const([-1, 1, 1]))) if behind else out
 
     def norm(self, x: FeatureMap, key: str) -> FeatureMap:
-        """Group norm, as an instance norm over the groups, then the affine of each channel."""
+        """Group norm by a mean and a factor of each channel.
+
+        The map itself is never reshaped, so that back ends may keep channels last from convolution to convolution.
+        """
         g, groups = self.g, self.spec.norm_groups
-        grouped = g.op("Reshape", x.value, g.const([0, groups, -1]))
-        ones, zeros = g.const(np.ones(groups), "float32"), g.const(np.zeros(groups), "float32")
-        normal = g.op("InstanceNormalization", grouped, ones, zeros, epsilon=NORM_EPS)
-        spread = g.op("Reshape", normal, g.const([0, x.channels, x.side, x.side]))
-        column = g.const([x.channels, 1, 1])
-        factor = g.op("Reshape", g.weight(f"{key}.weight", "float32"), column)
-        shift = g.op("Reshape", g.weight(f"{key}.bias", "float32"), column)
-        return FeatureMap(g.op("Add", g.op("Mul", spread, factor), shift), x.channels, x.side)
+        mean = self._group_mean(self._over_pixels("ReduceMean", x.value), x.channels)
+        centred = g.op("Sub", x.value, self._of_channels(mean, x))
+        deviation = g.op("Mul", self._over_pixels("ReduceL2", centred), g.const([1 / x.side], "float32"))
+        variance = self._group_mean(g.op("Mul", deviation, deviation), x.channels)
+        spread = g.op("Sqrt", g.op("Add", variance, g.const([NORM_EPS], "float32")))
+        gamma_Gc = g.op("Reshape", g.weight(f"{key}.weight", "float32"), g.const([groups, -1]))
+        factor = self._of_channels(g.op("Div", gamma_Gc, spread), x)
+        shift = g.op("Reshape", g.weight(f"{key}.bias", "float32"), g.const([x.channels, 1, 1]))
+        return FeatureMap(g.op("Add", g.op("Mul", centred, factor), shift), x.channels, x.side)
+
+    def _over_pixels(self, kind: str, x_BCHW: str) -> str:
+        """A reduction [B, C, 1, 1] of each channel; by rows first, as ONNX Runtime has threads for one axis only."""
+        by_row = self.g.op(kind, x_BCHW, self.g.const([3]), keepdims=1)
+        return self.g.op(kind, by_row, self.g.const([2]), keepdims=1)
+
+    def _group_mean(self, value_BC11: str, channels: int) -> str:
+        """The mean over each group, [B, groups, channels a group]: once for every channel."""
+        g, groups = self.g, self.spec.norm_groups
+        mean_BG1 = g.op("ReduceMean", g.op("Reshape", value_BC11, g.const([0, groups, -1])), g.const([2]), keepdims=1)
+        return g.op("Expand", mean_BG1, g.const([1, groups, channels // groups]))
+
+    def _of_channels(self, value_BGc: str, x: FeatureMap) -> str:
+        return self.g.op("Reshape", value_BGc, self.g.const([0, x.channels, 1, 1]))
 
     def add(self, a: FeatureMap, b: FeatureMap) -> FeatureMap:
         return FeatureMap(self.g.op("Add", a.value, b.value), a.channels, a.side)

@@ -24,10 +24,10 @@ def decoder_weights(vqvae: Vqvae) -> dict[str, Tensor]:
 def adds_bias_behind(layer: str) -> bool:
     """Whether a layer's output is rounded before its bias is added.
 
-    ONNX Runtime fuses a convolution only where its rounded output has one reader. A block and the shortcut around it
-    both read what an upsampling gives, so there the bias is that reader.
+    ONNX Runtime fuses a convolution only where its rounded output has one reader. A group norm reads it several times,
+    and a block beside the shortcut around it, so there the bias is that reader.
     """
-    return layer.endswith(".upsample.conv")
+    return layer.endswith((".conv1", ".upsample.conv"))
 
 
 class WatchedConvolutions(TorchFunctionMode):

@@ -34,7 +34,7 @@ def test_ranges_are_those_that_hooks_see(tiny: LoadedModel) -> None:
     seen: dict[str, list[tuple[float, float]]] = {}
 
     def largest(name: str, module: nn.Conv2d, x: torch.Tensor, y: torch.Tensor) -> None:
-        behind = module.bias[:, None, None] if name.endswith("upsample.conv") and module.bias is not None else 0
+        behind = module.bias[:, None, None] if name.endswith(("upsample.conv", "conv1")) and module.bias is not None else 0
         seen.setdefault(name, []).append((float(x.abs().max()), float((y - behind).abs().max())))
 
     hooks = [module.register_forward_hook(lambda module, x, y, name=name: largest(name, module, x[0], y))
@@ -51,7 +51,7 @@ def test_ranges_are_those_that_hooks_see(tiny: LoadedModel) -> None:
     assert found[f"{PREFIX}up.0.block.0.conv1"].multiplications == 12 * 12 * 9 * 16 * 8
 
 
-@pytest.mark.parametrize("name", ["mid.attn_1.qkv", "mid.block_1.conv2", "up.2.upsample.conv",
+@pytest.mark.parametrize("name", ["mid.attn_1.qkv", "mid.block_1.conv1", "mid.block_1.conv2", "up.2.upsample.conv",
                                   "up.0.block.0.nin_shortcut"])
 def test_noise_reaches_the_image_as_the_gains_say(tiny: LoadedModel, name: str) -> None:
     """A thousandth of noise in input, output and weights of a layer, each by itself."""

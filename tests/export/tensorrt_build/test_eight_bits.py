@@ -28,7 +28,7 @@ def small_model(make_model: Callable[..., LoadedModel]) -> LoadedModel:
 def test_engines_are_built(rtx: Library, small_model: LoadedModel, export: Callable[..., Plan],
                            tmp_path_factory: pytest.TempPathFactory, precision: str, base: str) -> None:
     plan = export(small_model, tmp_path_factory.mktemp("eight") / "x.plan", precision=precision, base_precision=base,
-                  calibration_images=5)
+                  calibration_images=16)
     profiles = graph_profiles(plan.manifest, "scale_step", Batches(4, 2))
     job = Job("scale_step", plan.path("scale_step.onnx"), profiles, TARGETS[precision])
     assert build_engine(rtx, job, BuildOptions()).nbytes
