@@ -20,6 +20,7 @@ class BlockContext:
 
     spec: VarSpec
     type_name: str
+    cache_type: str
     amplified_blocks: tuple[int, ...]
     tokens: str
     class_token: str = ""
@@ -61,14 +62,15 @@ def _attention(
     spec, key = context.spec, f"var.blocks.{index}.attn"
     q_RHnD, kv_n2RHD = _queries_keys_values(g, context, key, x_RnC)
     new_kv = g.slice(kv_n2RHD, 0, g.const([0]), context.tokens) if context.class_token else kv_n2RHD
-    k_RHmD, v_RHmD = _keys_values(g, g.op("Concat", past_kv, kv_n2RHD, axis=0))
+    past_m2RHD = g.cast(past_kv, context.type_name)
+    k_RHmD, v_RHmD = _keys_values(g, g.op("Concat", past_m2RHD, kv_n2RHD, axis=0))
     if not context.class_token:
         out, saliency = _attend(g, context, q_RHnD, k_RHmD, v_RHmD), None
     else:
         out, saliency = _attend_with_class_token(g, context, index, q_RHnD, k_RHmD, v_RHmD, g.shape(past_kv, 0, 1))
     out_RnHD = g.op("Transpose", out, perm=[0, 2, 1, 3])
     projected = linear(g, out_RnHD, f"{key}.proj", context.type_name)
-    return as_sequence(g, projected, x_RnC, spec.width), new_kv, saliency
+    return as_sequence(g, projected, x_RnC, spec.width), g.cast(new_kv, context.cache_type), saliency
 
 
 def _attend_with_class_token(

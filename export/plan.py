@@ -104,6 +104,11 @@ class ExportOptions:
         return (self.base_precision or DEFAULT_BASE_PRECISION) if self.eight_bits else self.precision
 
     @property
+    def cache_type(self) -> str:
+        """The type that keys and values are kept in from scale to scale: 8-bit plans have no use for float32 there."""
+        return "float16" if self.eight_bits else COMPUTE_TYPES[self.precision]
+
+    @property
     def eight_bit_decoder(self) -> bool:
         """Whether the decoder is quantized: unless told otherwise, where a CPU gains by it."""
         if self.decoder is None:
@@ -178,7 +183,7 @@ def _write_graphs(
 
     def step(name: str, dimensions: Dimensions) -> onnx.ModelProto:
         return step_graph(spec, stored, precision, dimensions, settings.blocks, trace=options.trace_outputs,
-                          name=name)
+                          name=name, cache_type=options.cache_type)
 
     models = {
         "condition": condition_graph(spec, stored, precision, Dimensions()),
@@ -219,7 +224,7 @@ def _manifest(
         name=options.name,
         precision=options.precision,
         model=model_shape(spec),
-        cache_type=COMPUTE_TYPES[options.compute_precision],
+        cache_type=options.cache_type,
         amplification=_amplification(spec, settings),
         sampling=sampling,
         classes=classes,

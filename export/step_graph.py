@@ -64,11 +64,12 @@ Transformer = Callable[[GraphBuilder, ModelSpec, Dimensions, BlockContext, Trans
 
 def step_graph(
     spec: ModelSpec, stored: dict[str, StoredTensor], precision: str, dimensions: Dimensions,
-    amplified_blocks: tuple[int, ...], *, trace: bool, name: str = "scale_step",
+    amplified_blocks: tuple[int, ...], *, trace: bool, name: str = "scale_step", cache_type: str | None = None,
     transformer: Transformer | None = None, operators: Sequence[onnx.FunctionProto] | None = None,
 ) -> onnx.ModelProto:
     """Build it (inputs and outputs: docs/plan-format.md); `amplified_blocks` counts only with class tokens.
 
+    `cache_type` is that of the keys and values that come in and go out, by default that of the precision.
     `transformer` and `operators` say what the transformer and the custom operators are made of; by default of ONNX's
     operators, which any back end has.
     """
@@ -76,7 +77,7 @@ def step_graph(
     token_map = g.input("token_map", "float32", [d.R, d.l, var.width])
     adaln = g.input("adaln", "float32", [d.R, var.depth, 6, var.width])
     adaln_head = g.input("adaln_head", "float32", [d.R, 2, var.width])
-    context = _context(g, spec, d, T, amplified_blocks, token_map)
+    context = _context(g, spec, d, T, amplified_blocks, token_map, cache_type or T)
     inputs = TransformerInputs(token_map, adaln, adaln_head)
     found = (transformer or portable_transformer)(g, spec, d, context, inputs)
     logits, saliency = found.logits_RlV, found.saliency_Rl
@@ -95,7 +96,7 @@ def portable_transformer(
     g: GraphBuilder, spec: ModelSpec, d: Dimensions, context: BlockContext, inputs: TransformerInputs
 ) -> TransformerOutputs:
     """Blocks and head in ONNX's operators; a cache a block, sequence first."""
-    var, T = spec.var, context.type_name
+    var, T = spec.var, context.cache_type
     pasts = [g.input(past_kv(i), T, [d.past, 2, d.R, var.heads, var.head_width]) for i in range(var.depth)]
     if context.class_token:
         sizes = g.shape(context.class_token, 0, 1), g.shape(pasts[0], 0, 1)
@@ -111,7 +112,8 @@ def portable_transformer(
 
 
 def _context(
-    g: GraphBuilder, spec: ModelSpec, d: Dimensions, type_name: str, amplified: tuple[int, ...], token_map: str
+    g: GraphBuilder, spec: ModelSpec, d: Dimensions, type_name: str, amplified: tuple[int, ...], token_map: str,
+    cache_type: str,
 ) -> BlockContext:
     var, tokens = spec.var, g.shape(token_map, 1, 2)
     inputs = {}
@@ -121,7 +123,7 @@ def _context(
             "beta": g.input("beta", "float32", [1]),
             "select_count": g.input("select_count", "int64", [1]),
         }
-    return BlockContext(var, type_name, amplified if inputs else (), tokens, **inputs)
+    return BlockContext(var, type_name, cache_type, amplified if inputs else (), tokens, **inputs)
 
 
 def with_class_token(g: GraphBuilder, context: BlockContext, token_map: str) -> str:

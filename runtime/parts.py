@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -9,11 +10,15 @@ from hieramp.runtime.backend import Drawing, FloatArray, Request
 
 
 def split(request: Request, size: int) -> list[Request]:
-    """Requests of at most `size` images each, in order."""
-    begins = range(0, len(request.labels_B), size)
-    return [replace(request, labels_B=request.labels_B[begin:begin + size],
-                    uniforms_BL=request.uniforms_BL[begin:begin + size],
-                    forced_BL=request.forced_BL[begin:begin + size]) for begin in begins]
+    """Requests of at most `size` images each, in order.
+
+    They are as few as can be, since each of them reads all weights, and as even.
+    """
+    images = len(request.labels_B)
+    count = -(-images // size)
+    edges = [-(-images * part // count) for part in range(count + 1)]
+    return [replace(request, labels_B=request.labels_B[begin:end], uniforms_BL=request.uniforms_BL[begin:end],
+                    forced_BL=request.forced_BL[begin:end]) for begin, end in pairwise(edges)]
 
 
 def join(parts: Sequence[Drawing]) -> Drawing:

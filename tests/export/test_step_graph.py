@@ -11,8 +11,11 @@ import pytest
 import torch
 
 from hieramp.export.model_source import LoadedModel
-from hieramp.export.step_graph import phi_keys
+from hieramp.export.plan import ExportOptions, plan_tensors
+from hieramp.export.step_graph import phi_keys, static_dimensions, step_graph
+from hieramp.export.weight_file import write_weights
 from hieramp.runtime import Drawing, OnnxRuntimeBackend, Plan, draw_batch, resolve_settings
+from hieramp.runtime.contract import WEIGHTS
 from hieramp_ref.generate import Trace, generate
 
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -130,6 +133,30 @@ def test_static_graphs_give_what_the_dynamic_one_gives(
         assert names == [output.name for output in dynamic.get_outputs()]
         for name, ours, theirs in zip(names, session.run(None, feeds), dynamic.run(names, feeds), strict=True):
             np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=f"{file} {name}")
+
+
+def test_keys_and_values_kept_in_float16_are_those_of_float32_rounded(
+    tiny: LoadedModel, tmp_path: Path, open_session: Callable[[Path], Any]
+) -> None:
+    """Earlier ones that float16 can hold are the same in both, and so is all that is computed from them."""
+    spec, rng = tiny.var.spec, np.random.default_rng(0)
+    stored = write_weights(tmp_path / WEIGHTS, plan_tensors(tiny.var, tiny.vqvae, ExportOptions("tiny")), "fp32")
+    wide, narrow = (step_graph(spec, stored, "fp32", static_dimensions(spec, 2, 1), tiny.settings.blocks, trace=True,
+                               name=cache_type, cache_type=cache_type) for cache_type in ("float32", "float16"))
+    feeds = static_feeds(narrow.graph, rng)
+    caches = {name for name in feeds if name.startswith("past_kv")}
+    assert len(caches) == spec.var.depth and {feeds[name].dtype for name in caches} == {np.dtype(np.float16)}
+    outputs = []
+    for model, kind in ((wide, np.float32), (narrow, np.float16)):
+        path = tmp_path / f"{model.graph.name}.onnx"
+        onnx.save(model, path)
+        session = open_session(path)
+        names = [output.name for output in session.get_outputs()]
+        given = feeds | {name: feeds[name].astype(kind) for name in caches}
+        outputs.append(dict(zip(names, session.run(None, given), strict=True)))
+    for name, value in outputs[0].items():
+        expected = value.astype(np.float16) if name.startswith("new_kv") else value
+        np.testing.assert_array_equal(outputs[1][name], expected, err_msg=name, strict=True)
 
 
 def test_static_graphs_have_numbers_for_all_shapes(tiny_plan: Plan) -> None:

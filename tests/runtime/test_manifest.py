@@ -190,7 +190,7 @@ def test_plans_without_the_newer_fields_load_and_write_none(make_manifest: MakeM
     (in_8_bits(setter("precision", "fp16")), "quantization must be there in int8 and fp8 plans .*, got fp16"),
     (in_8_bits(remover("quantization")), "quantization must be there in int8 and fp8 plans and no others, got int8"),
     (in_8_bits(setter("quantization.base_precision", "bf16")), "base_precision must be fp32 or fp16, got 'bf16'"),
-    (in_8_bits(setter("cache_type", "float16")), "cache_type must be that of the base precision fp32, got 'float16'"),
+    (in_8_bits(setter("cache_type", "bfloat16")), "cache_type must be float16 or that of fp32, got 'bfloat16'"),
     (in_8_bits(setter("quantization.images", "32")), "quantization.images must be a whole number, got '32'"),
     (in_8_bits(lambda values: values["quantization"]["layers"]["var.blocks.0.attn.proj"].update(input_scale=0)),
      "quantization.layers.var.blocks.0.attn.proj.input_scale must be above 0, got 0"),

@@ -28,6 +28,12 @@ def test_parts_have_the_images_in_order() -> None:
     assert len(split(request(4), 4)) == len(split(request(4), 9)) == 1
 
 
+def test_parts_are_as_few_and_as_even_as_can_be() -> None:
+    assert [len(part.labels_B) for part in split(request(8), 6)] == [4, 4]
+    assert [len(part.labels_B) for part in split(request(8), 3)] == [3, 3, 2]
+    assert [len(part.labels_B) for part in split(request(7), 3)] == [3, 2, 2]
+
+
 def drawing(first: int, images: int) -> Drawing:
     """Conditional rows have the image's number, unconditional ones that and a hundred."""
     numbers = np.arange(first, first + images)
