@@ -3,10 +3,8 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from hieramp.export.graph import DOMAIN, ONNX_TYPES, GraphBuilder
-from hieramp.export.layers import linear, linear_with_bias, modulated_norm
+from hieramp.export.layers import linear, linear_parts, modulated_norm
 from hieramp_ref.spec import VarSpec
 from hieramp_ref.transformer import MAX_LOG_SCALE
 
@@ -61,7 +59,8 @@ def _attention(
     """Projected attention [R, n, C], this scale's spatial keys and values [l, 2, R, H, D], a saliency map."""
     spec, key = context.spec, f"var.blocks.{index}.attn"
     q_RHnD, kv_n2RHD = _queries_keys_values(g, context, key, x_RnC)
-    new_kv = g.slice(kv_n2RHD, 0, g.const([0]), context.tokens) if context.class_token else kv_n2RHD
+    new_kv = g.cast(kv_n2RHD, context.cache_type)
+    new_kv = g.slice(new_kv, 0, g.const([0]), context.tokens) if context.class_token else new_kv
     past_m2RHD = g.cast(past_kv, context.type_name)
     k_RHmD, v_RHmD = _keys_values(g, g.op("Concat", past_m2RHD, kv_n2RHD, axis=0))
     if not context.class_token:
@@ -70,7 +69,7 @@ def _attention(
         out, saliency = _attend_with_class_token(g, context, index, q_RHnD, k_RHmD, v_RHmD, g.shape(past_kv, 0, 1))
     out_RnHD = g.op("Transpose", out, perm=[0, 2, 1, 3])
     projected = linear(g, out_RnHD, f"{key}.proj", context.type_name)
-    return as_sequence(g, projected, x_RnC, spec.width), g.cast(new_kv, context.cache_type), saliency
+    return as_sequence(g, projected, x_RnC, spec.width), new_kv, saliency
 
 
 def _attend_with_class_token(
@@ -141,28 +140,25 @@ def _attend(
 def _queries_keys_values(g: GraphBuilder, context: BlockContext, key: str, x_RnC: str) -> tuple[str, str]:
     """Scaled queries [R, H, n, D], and keys with values [n, 2, R, H, D], both in the plan's precision."""
     spec, T = context.spec, context.type_name
-    no_bias = g.const(np.zeros(spec.width), "float32")  # keys have none
-    q_bias, v_bias = g.weight(f"{key}.q_bias", "float32"), g.weight(f"{key}.v_bias", "float32")
-    bias = g.cast(g.op("Concat", q_bias, no_bias, v_bias, axis=0), T)
-    flat = linear_with_bias(g, g.cast(x_RnC, T), f"{key}.mat_qkv", bias, T)
-    shape = g.op("Concat", g.shape(x_RnC, 0, 2), g.const([3, spec.heads, spec.head_width]), axis=0)
-    q, k, v = g.ops("Split", 3, g.op("Reshape", flat, shape), axis=2, num_outputs=3)
+    biases = [g.weight(f"{key}.q_bias", T), None, g.weight(f"{key}.v_bias", T)]  # keys have none
+    shape = g.op("Concat", g.shape(x_RnC, 0, 2), g.const([spec.heads, spec.head_width]), axis=0)
+    q, k, v = (g.op("Reshape", part, shape) for part in
+               linear_parts(g, g.cast(x_RnC, T), f"{key}.mat_qkv", biases, T))
     q, k = g.cast(q, "float32"), g.cast(k, "float32")
     if spec.qk_l2_norm:
         q, k = _normalised(g, q), _normalised(g, k)
     q = g.cast(g.op("Mul", q, query_scale(g, spec, key)), T)
-    kv_Rn2HD = g.op("Concat", g.cast(k, T), v, axis=2)
-    q_RHnD = g.op("Squeeze", g.op("Transpose", q, perm=[0, 3, 1, 2, 4]), g.const([3]))
-    return q_RHnD, g.op("Transpose", kv_Rn2HD, perm=[1, 2, 0, 3, 4])
+    kv_Rn2HD = g.op("Concat", *(g.op("Unsqueeze", half, g.const([2])) for half in (g.cast(k, T), v)), axis=2)
+    return g.op("Transpose", q, perm=[0, 2, 1, 3]), g.op("Transpose", kv_Rn2HD, perm=[1, 2, 0, 3, 4])
 
 
 def query_scale(g: GraphBuilder, spec: VarSpec, key: str) -> str:
-    """The factor of the queries, [1, 1, 1, H, 1] or [1]."""
+    """The factor of the queries, [1, 1, H, 1] or [1]."""
     if not spec.qk_l2_norm:
         return g.const([0.25 / math.sqrt(spec.head_width)], "float32")
     limit = g.const([MAX_LOG_SCALE], "float32")
     scale = g.op("Exp", g.op("Min", g.weight(f"{key}.scale_mul_1H11", "float32"), limit))
-    return g.op("Reshape", scale, g.const([1, 1, 1, spec.heads, 1]))
+    return g.op("Reshape", scale, g.const([1, 1, spec.heads, 1]))
 
 
 def _normalised(g: GraphBuilder, x: str) -> str:

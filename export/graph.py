@@ -85,15 +85,21 @@ class GraphBuilder:
         return key
 
     def weight_rows(self, key: str, begin: int, end: int, type_name: str) -> str:
-        """Rows of a matrix of the weight file, which lie side by side there; cast where they are stored otherwise."""
+        """Rows of a matrix of the weight file as `type_name`, cast where they are stored otherwise."""
+        return self.cast(self.stored_rows(key, begin, end), type_name)
+
+    def stored_rows(self, key: str, begin: int, end: int) -> str:
+        """Rows of a weight of the weight file, which lie side by side there, in the type it is stored in."""
         name, whole = f"{key}.{begin}:{end}", self.stored[key]
+        if (begin, end) == (0, whole.shape[0]):
+            return self.stored_weight(key)
         if name not in self.initializers:
             row_bytes = whole.length // whole.shape[0]
             self.initializers[name] = _external(replace(
                 whole, key=name, shape=(end - begin, *whole.shape[1:]), offset=whole.offset + begin * row_bytes,
                 length=(end - begin) * row_bytes))
             self.types[name] = whole.type_name
-        return self.cast(name, type_name)
+        return name
 
     def zero(self, type_name: str) -> str:
         """A zero of any type, which is also how an operator is told a type."""

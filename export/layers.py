@@ -1,5 +1,7 @@
 """Layers that several graphs share, as nodes: linear maps, quantized or not, modulated layer norm, SiLU."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hieramp.export.graph import GraphBuilder
@@ -11,27 +13,40 @@ def linear(g: GraphBuilder, x: str, key: str, type_name: str) -> str:
 
     The C inputs may also be several dimensions, such as [..., H, D].
     """
-    return linear_with_bias(g, x, key, g.weight(f"{key}.bias", type_name), type_name)
+    return linear_parts(g, x, key, [g.weight(f"{key}.bias", type_name)], type_name)[0]
 
 
-def linear_with_bias(g: GraphBuilder, x: str, key: str, bias: str, type_name: str) -> str:
-    """The same with a bias that is a value in the graph."""
+def linear_parts(g: GraphBuilder, x: str, key: str, biases: Sequence[str | None], type_name: str) -> list[str]:
+    """The same in as many equal parts of the output channels as there are biases, values in the graph or none.
+
+    A product each, since a back end writes and reads all of a whole one again to split it.
+    """
     stored = g.stored[f"{key}.weight"]
+    size = stored.shape[0] // len(biases)
+    parts = [(size * i, size * (i + 1)) for i in range(len(biases))]
     if stored.type_name in EIGHT_BIT_TYPES:
-        return g.op("Add", _eight_bit_product(g, x, key), bias)
-    return g.op("Gemm", rows(g, x, stored.shape[1]), g.weight(f"{key}.weight", type_name), bias, transB=1)
+        return _eight_bit_products(g, x, key, parts, biases)
+    rows_nC = rows(g, x, stored.shape[1])
+    weights = [g.weight_rows(f"{key}.weight", *part, type_name) for part in parts]
+    return [g.op("Gemm", rows_nC, weight, *([bias] if bias else []), transB=1)
+            for weight, bias in zip(weights, biases, strict=True)]
 
 
-def _eight_bit_product(g: GraphBuilder, x: str, key: str) -> str:
-    """The product with a quantized weight: both operands leave 8 bits right before it, which back ends fuse.
+def _eight_bit_products(
+    g: GraphBuilder, x: str, key: str, parts: Sequence[tuple[int, int]], biases: Sequence[str | None]
+) -> list[str]:
+    """Products with rows of a quantized weight: both operands leave 8 bits right before them, which back ends fuse.
 
     ONNX Runtime makes one int8 kernel of a Gemm without bias whose weight has zero points, and none of any other form:
     hence zero points that say nothing, and a bias that is added by itself. OpenVINO rounds to 8 bits in the kernel
-    that gives the value, unless a Reshape stands between: hence rows only behind both.
+    that gives the value, unless a Reshape stands between: hence rows only behind both, and for each product its own,
+    as ONNX Runtime makes no int8 kernel of products that share one.
     """
     stored = g.stored[f"{key}.weight"]
-    rows_nC = rows(g, quantized(g, x, f"{key}.input_scale", stored.type_name), stored.shape[1])
-    return g.op("Gemm", rows_nC, dequantized_weight(g, key), transB=1)
+    narrow = quantized(g, x, f"{key}.input_scale", stored.type_name)
+    products = [g.op("Gemm", rows(g, narrow, stored.shape[1]), dequantized_weight(g, key, *part), transB=1)
+                for part in parts]
+    return [g.op("Add", product, bias) if bias else product for product, bias in zip(products, biases, strict=True)]
 
 
 def quantized(g: GraphBuilder, x: str, scale_key: str, narrow_type: str) -> str:
@@ -42,10 +57,11 @@ def quantized(g: GraphBuilder, x: str, scale_key: str, narrow_type: str) -> str:
     return value
 
 
-def dequantized_weight(g: GraphBuilder, key: str) -> str:
-    """A weight that is stored in 8 bits, times the scales of its output channels."""
+def dequantized_weight(g: GraphBuilder, key: str, begin: int = 0, end: int | None = None) -> str:
+    """A weight that is stored in 8 bits, or some of its output channels, times their scales."""
     parts = [f"{key}.{part}" for part in ("weight", "weight_scale", "weight_zero_point")]
-    value = g.op("DequantizeLinear", *(g.stored_weight(part) for part in parts if part in g.stored), axis=0)
+    last = g.stored[parts[0]].shape[0] if end is None else end
+    value = g.op("DequantizeLinear", *(g.stored_rows(part, begin, last) for part in parts if part in g.stored), axis=0)
     g.types[value] = g.stored[f"{key}.weight_scale"].type_name
     return value
 

@@ -83,8 +83,11 @@ def test_opset_and_operator_bodies(any_plan: Plan) -> None:
 
 
 def test_no_weight_is_in_two_graphs_and_none_is_left_out(any_plan: Plan) -> None:
-    uses = Counter(key for name in ("condition", "scale_step", "decoder") for key in external(load(any_plan, name)))
-    assert set(uses.values()) == {1}
+    names = Counter(key for name in ("condition", "scale_step", "decoder") for key in external(load(any_plan, name)))
+    assert set(names.values()) == {1}
+    uses = Counter(key_and_rows(name)[0] for name in names)
+    assert {key: count for key, count in uses.items() if count > 1} == {  # queries, keys and values by themselves
+        f"var.blocks.{i}.attn.mat_qkv.weight": 3 for i in range(3)}
     with safe_open(any_plan.path("weights.safetensors"), "numpy") as stored:
         weights = {key for key in stored.keys() if not key.startswith("scale.")}  # noqa: SIM118 - not a dictionary
     assert weights - uses.keys() == {f"var.cls_tokens.{k}" for k in range(3)}  # they enter as scale.KK.class_token
@@ -111,7 +114,7 @@ def test_external_data_are_the_bytes_of_the_tensor_of_that_name(any_plan: Plan) 
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8:8 + length])
     names = {"F32": TensorProto.FLOAT, "F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16}
-    in_part = 0
+    in_part = Counter[str]()
     for graph in every_graph(any_plan):
         model = load(any_plan, graph)
         for initializer in model.graph.initializer:
@@ -125,8 +128,9 @@ def test_external_data_are_the_bytes_of_the_tensor_of_that_name(any_plan: Plan) 
                 assert end <= len(data)
                 shape = [len(bytes_of_row), *entry["shape"][1:]] if entry["shape"] else []
                 assert (list(initializer.dims), initializer.data_type) == (shape, names[entry["dtype"]])
-                in_part += rows != slice(None)
-    assert in_part == (9 if any_plan.manifest.precision == "fp16" else 0)  # of three blocks, by the fused step
+                in_part[graph] += rows != slice(None)
+    steps = [graph for graph in every_graph(any_plan) if graph.startswith("scale")]
+    assert +in_part == Counter(dict.fromkeys(steps, 9))  # queries, keys and values of three blocks
 
 
 def test_float32_islands(any_plan: Plan) -> None:
@@ -152,7 +156,7 @@ def gemm_types(model: onnx.ModelProto) -> Iterator[tuple[str, set[int]]]:
             key = node.input[1]
             while key in sources:
                 key = sources[key].input[0]
-            yield key.removesuffix(".weight"), {types[name] for name in (*node.input, *node.output)}
+            yield key_and_rows(key)[0].removesuffix(".weight"), {types[name] for name in (*node.input, *node.output)}
 
 
 @pytest.mark.parametrize("any_plan", ["fp16", "bf16"], indirect=True)

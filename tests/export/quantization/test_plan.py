@@ -35,6 +35,14 @@ def quantized(plan: Plan) -> list[str]:
     return [name for name, layer in plan.manifest.quantization.layers.items() if layer.eight_bits]
 
 
+def products_of(plan: Plan) -> list[str]:
+    """Weights of the 8-bit products: queries, keys and values are multiplied by rows of one."""
+    C = plan.manifest.model.width
+    thirds = [f".{begin}:{begin + C}" for begin in range(0, 3 * C, C)]
+    return [f"{name}.weight{rows}" for name in quantized(plan)
+            for rows in (thirds if name.endswith("mat_qkv") else [""])]
+
+
 @every_kind
 def test_weights_and_scales_by_formula(tiny: LoadedModel, eight_bit_plan: EightBitPlan, precision: str,
                                        base: str) -> None:
@@ -75,17 +83,18 @@ def test_the_rest_is_that_of_a_plan_in_the_base_precision(
 
 @every_kind
 def test_quantization_in_the_graph(eight_bit_plan: EightBitPlan, precision: str, base: str) -> None:
-    """One Q and two DQ a layer, no weight inside the graph, and a graph that the checker passes."""
+    """One Q and DQ of every layer's input, a DQ of every weight that is multiplied, and a graph the checker passes."""
     plan = eight_bit_plan(precision, base)
     path = plan.path("scale_step.onnx")
     onnx.checker.check_model(str(path), full_check=True)
     nodes = onnx.load(path, load_external_data=False).graph.node
     kinds = Counter(node.op_type for node in nodes)
-    assert (kinds["QuantizeLinear"], kinds["DequantizeLinear"]) == (len(quantized(plan)), 2 * len(quantized(plan)))
+    assert (kinds["QuantizeLinear"], kinds["DequantizeLinear"]) == (
+        len(quantized(plan)), len(quantized(plan)) + len(products_of(plan)))
     sources = {node.output[0]: node for node in nodes}
     products = [node for node in nodes if node.op_type == "Gemm" and node.input[1] in sources
                 and sources[node.input[1]].op_type == "DequantizeLinear"]
-    assert {sources[node.input[1]].input[0].removesuffix(".weight") for node in products} == set(quantized(plan))
+    assert [sources[node.input[1]].input[0] for node in products] == products_of(plan)
     for node in products:
         flat = sources[node.input[0]]
         value = sources[flat.input[0]]
@@ -118,14 +127,21 @@ def test_the_plan_computes_what_the_reference_does_with_rounded_operands(
 
 
 def test_onnx_runtime_fuses_the_int8_products(eight_bit_plan: EightBitPlan, tmp_path: Path) -> None:
-    """All of them become its own int8 kernel; not one is computed in float32 behind a DequantizeLinear."""
+    """All of them become its own int8 kernel; not one is computed in float32 behind a DequantizeLinear.
+
+    What queries, keys and values share is rounded once more for each, to unsigned numbers, as its fast kernel wants.
+    """
     plan = eight_bit_plan("int8", "fp32")
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimised.onnx"), 3
     onnxruntime.InferenceSession(str(plan.path("scale_step.onnx")), options, ["CPUExecutionProvider"])
-    nodes = onnx.load(tmp_path / "optimised.onnx", load_external_data=False).graph.node
-    kinds = Counter(node.op_type for node in nodes)
-    assert (kinds["QGemm"], kinds["DequantizeLinear"]) == (len(quantized(plan)), 0)
+    graph = onnx.load(tmp_path / "optimised.onnx", load_external_data=False).graph
+    kinds = Counter(node.op_type for node in graph.node)
+    shared = 3 * sum(name.endswith("mat_qkv") for name in quantized(plan))
+    assert (kinds["QGemm"], kinds["DequantizeLinear"]) == (len(products_of(plan)), shared)
+    zero_points = {node.input[2] for node in graph.node if node.op_type == "QGemm"}
+    types = {value.name: value.data_type for value in graph.initializer}
+    assert {types[name] for name in zero_points} == {onnx.TensorProto.UINT8}
 
 
 @every_kind
