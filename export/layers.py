@@ -39,8 +39,8 @@ def _eight_bit_products(
 
     ONNX Runtime makes one int8 kernel of a Gemm without bias whose weight has zero points, and none of any other form:
     hence zero points that say nothing, and a bias that is added by itself. OpenVINO rounds to 8 bits in the kernel
-    that gives the value, unless a Reshape stands between: hence rows only behind both, and for each product its own,
-    as ONNX Runtime makes no int8 kernel of products that share one.
+    that gives the value, unless a Reshape stands between: hence rows only behind both. Products that shared one would
+    be of signed numbers in ONNX Runtime, which takes several times as long: hence rows for each.
     """
     stored = g.stored[f"{key}.weight"]
     narrow = quantized(g, x, f"{key}.input_scale", stored.type_name)
