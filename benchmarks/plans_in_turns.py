@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 
 from hieramp.export.command import ExportCommand
-from hieramp.runtime import OnnxRuntimeBackend, Plan, batch_inputs, draw_batch, resolve_settings
+from hieramp.runtime import Plan, batch_inputs, draw_batch, resolve_settings
+from hieramp.runtime.backends import open_backend
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.drawing import PictureKey
 from hieramp.runtime.processor import COMPUTE_TYPES
@@ -33,7 +34,7 @@ class Engine:
 def seconds_of_turns(plans: Sequence[Plan], engine: Engine, batch: int, turns: int) -> Iterator[list[float]]:
     """Seconds of a batch of every plan, a turn at a time; a first turn, in which kernels are made, is left out."""
     with ExitStack() as stack:
-        backends = [stack.enter_context(OnnxRuntimeBackend.open(plan, engine.provider, engine.threads, engine.compute))
+        backends = [stack.enter_context(open_backend(plan, engine.provider, engine.threads, engine.compute, batch))
                     for plan in plans]
         caches = [backend.new_cache(batch) for backend in backends]
         for turn in range(turns + 1):

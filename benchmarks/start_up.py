@@ -38,8 +38,9 @@ plan.verify(default_memory())
 passed()
 plan.verify(default_memory())
 found["hashes, remembered"] = passed()
-from hieramp.runtime import OnnxRuntimeBackend, PictureKey, draw_pictures, resolve_settings
-backend = OnnxRuntimeBackend.open(plan, threads=int(sys.argv[1]))
+from hieramp.runtime import PictureKey, draw_pictures, resolve_settings
+from hieramp.runtime.backends import open_backend
+backend = open_backend(plan, threads=int(sys.argv[1]), batch_size=int(sys.argv[2]))
 found["graphs"] = passed()
 pictures = draw_pictures(backend, plan, resolve_settings(plan.manifest), [PictureKey(i, 0) for i in range(10)], seed=0,
                          batch_size=int(sys.argv[2]))

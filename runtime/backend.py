@@ -91,12 +91,15 @@ class Backend(Protocol[CacheT]):
 
 
 @runtime_checkable
-class StepBackend(Backend[CacheT], Protocol[CacheT]):
-    """A back end that hands out every step. It keeps no state between calls: keys and values live in the cache."""
+class StepBackend(Backend[tuple[CacheT, ...]], Protocol[CacheT]):
+    """A back end that hands out every step. It keeps no state between calls: keys and values live in the cache.
+
+    Whole batches are drawn with several caches where parts of them are drawn beside one another.
+    """
 
     @property
     def images_at_once(self) -> int:
-        """How many images of a batch it draws together, for the sake of memory and speed."""
+        """How many images of a batch it draws together with one cache, for the sake of memory and speed."""
 
     def step_cache(self, batch: int) -> CacheT:
         """Memory for steps of that many images at once."""

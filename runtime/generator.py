@@ -159,7 +159,7 @@ class GeneratedDataset(Generic[ItemT]):
     def _painter(self, plan: Plan, choice: Choice, stack: ExitStack,
                  second_try: SecondTry | None = None) -> Painter[Any]:
         _log.debug("loading plan %s: %s", plan.folder, choice.sentence)
-        backend = stack.enter_context(open_choice(plan, choice, self._threads))
+        backend = stack.enter_context(open_choice(plan, choice, self._threads, batch_size=self._recipe.batch_size))
         return Painter(backend, plan, self._recipe, self.classes, self._saliency, second_try)
 
 

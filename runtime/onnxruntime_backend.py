@@ -21,6 +21,7 @@ from hieramp.runtime.bounds import MESSAGE_LENGTH
 from hieramp.runtime.contract import new_kv, past_kv
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import PlanError, ProviderError, RunError
+from hieramp.runtime.lanes import lane_count
 from hieramp.runtime.manifest import Manifest, ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.processor import cpu_features
@@ -69,20 +70,29 @@ def images_at_once(model: ModelShape, cache_type: str) -> int:
     return max(1, min(_CACHE_BYTES // image_bytes, _LAST_SCALE_ROWS // (2 * model.scale_tokens[-1])))
 
 
+def lanes_for(manifest: Manifest, provider: str, threads: int | None, batch: int) -> int:
+    """Lanes that suit batches of that size; one where a provider does not compute on the processor."""
+    if provider in PROVIDERS and PROVIDERS[provider].device != "cpu":
+        return 1
+    return lane_count(threads or usable_cores(), batch, images_at_once(manifest.model, manifest.cache_type))
+
+
 class OnnxRuntimeBackend:
     """Runs a plan's graphs with one execution provider; use it as a context manager, which frees the weights."""
 
-    def __init__(self, manifest: Manifest, constants: tuple[ScaleConstants, ...], sessions: LoadedGraphs, device: str):
-        self._manifest, self._model = manifest, manifest.model
+    def __init__(self, manifest: Manifest, constants: tuple[ScaleConstants, ...], sessions: LoadedGraphs, device: str,
+                 lanes: int = 1):
+        self._manifest, self._model, self._lanes = manifest, manifest.model, lanes
         self._constants, self._device = constants, device
         self._sessions: LoadedGraphs | None = sessions
         self._traced = {tensor.name for tensor in manifest.graphs["scale_step"].outputs} & {"logits", "saliency"}
 
     @classmethod
     def open(cls, plan: Plan, provider: str = "cpu", threads: int | None = None,
-             compute: str = "f32") -> "OnnxRuntimeBackend":
-        """Load the graphs; `threads` defaults to the cores this process may use.
+             compute: str = "f32", lanes: int = 1) -> "OnnxRuntimeBackend":
+        """Load the graphs; `threads` defaults to the cores this process may use, and are shared by the lanes.
 
+        Lanes draw parts of a batch beside one another: `lanes_for` says how many suit batches of a size.
         With `compute` "bf16" OpenVINO computes what the graphs have in float32 in bfloat16 (docs/precision.md). Raises
         ProviderError where provider or arithmetic are not there, PlanError where a graph does not load.
         """
@@ -92,17 +102,19 @@ class OnnxRuntimeBackend:
         constants = load_scale_constants(plan)
         graphs = plan.manifest.graphs
         condition, step, decoder = (
-            load_graph(plan.path(graphs[name].file), found, threads or usable_cores(), compute)
+            load_graph(plan.path(graphs[name].file), found, threads or usable_cores(), compute, lanes)
             for name in ("condition", "scale_step", "decoder")
         )
-        return cls(plan.manifest, constants, LoadedGraphs(condition, step, decoder), found.device)
+        return cls(plan.manifest, constants, LoadedGraphs(condition, step, decoder), found.device, lanes)
 
     @property
     def images_at_once(self) -> int:
-        return images_at_once(self._model, self._manifest.cache_type)
+        return max(1, images_at_once(self._model, self._manifest.cache_type) // self._lanes)
 
-    def new_cache(self, batch: int) -> KVCache:
-        return self.step_cache(min(batch, self.images_at_once))
+    def new_cache(self, batch: int) -> tuple[KVCache, ...]:
+        lanes = min(self._lanes, batch)
+        images = min(-(-batch // lanes), self.images_at_once)
+        return tuple(self.step_cache(images) for _ in range(lanes))
 
     def step_cache(self, batch: int) -> KVCache:
         model = self._model
@@ -113,7 +125,7 @@ class OnnxRuntimeBackend:
             raise RunError(f"no memory for the keys and values of {batch} pictures ({error}); "
                            "take a smaller --batch-size") from error
 
-    def draw(self, cache: KVCache, request: Request) -> Drawing:
+    def draw(self, cache: tuple[KVCache, ...], request: Request) -> Drawing:
         return draw_by_steps(self, self._model, cache, request)
 
     def condition(self, labels_B: IntArray) -> Conditioning:
@@ -195,12 +207,12 @@ class OnnxRuntimeBackend:
         return arrays | {name: _empty(*traced[name]) for name in self._traced if trace}
 
 
-def load_graph(path: Path, provider: Provider, threads: int, compute: str) -> Any:
+def load_graph(path: Path, provider: Provider, threads: int, compute: str, lanes: int = 1) -> Any:
     """A session of a plan's graph; raises PlanError where it does not load, ProviderError where the provider fails."""
     import onnxruntime
 
-    options = session_options(threads)
-    providers = select_provider(options, provider, threads, compute)
+    options = session_options(max(1, threads - lanes + 1))  # the thread that asks computes too
+    providers = select_provider(options, provider, threads, compute, lanes)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers)
     except Exception as error:  # ONNX Runtime's errors share no base but Exception

@@ -9,13 +9,13 @@ import numpy as np
 from hieramp.runtime.backend import Drawing, FloatArray, Request
 
 
-def split(request: Request, size: int) -> list[Request]:
+def split(request: Request, size: int, lanes: int = 1) -> list[Request]:
     """Requests of at most `size` images each, in order.
 
-    They are as few as can be, since each of them reads all weights, and as even.
+    They are as few as can be, since each of them reads all weights, as even, and as many for every lane.
     """
     images = len(request.labels_B)
-    count = -(-images // size)
+    count = min(images, -(-images // (size * lanes)) * lanes)
     edges = [-(-images * part // count) for part in range(count + 1)]
     return [replace(request, labels_B=request.labels_B[begin:end], uniforms_BL=request.uniforms_BL[begin:end],
                     forced_BL=request.forced_BL[begin:end]) for begin, end in pairwise(edges)]

@@ -68,18 +68,18 @@ def available_providers() -> tuple[str, ...]:
 
 
 def select_provider(options: Any, provider: Provider, threads: int = 0,
-                    compute: str = "f32") -> list[tuple[str, dict[str, str]]] | None:
+                    compute: str = "f32", lanes: int = 1) -> list[tuple[str, dict[str, str]]] | None:
     """Make session options use a provider; what is returned goes to the session as its providers and their options.
 
-    `threads` (0: the library's choice) and `compute` reach OpenVINO this way and no other.
+    `threads` (0: the library's choice), `compute` and `lanes` reach OpenVINO this way and no other.
     """
     plugged, is_openvino = _plugged_devices(provider), provider == PROVIDERS["openvino"]
     if plugged:
-        options.add_provider_for_devices(plugged[:1], openvino_options(threads, compute))
+        options.add_provider_for_devices(plugged[:1], openvino_options(threads, compute, lanes))
         return None
     fallbacks = ["CUDAExecutionProvider"] if provider.device == "cuda" else []
     wanted = [provider.full_name, *fallbacks, "CPUExecutionProvider"]
-    own = {"device_type": "CPU", **openvino_options(threads, compute)} if is_openvino else {}
+    own = {"device_type": "CPU", **openvino_options(threads, compute, lanes)} if is_openvino else {}
     return [(name, own if name == provider.full_name else {})
             for name in dict.fromkeys(wanted) if name in _available()]
 
@@ -97,12 +97,14 @@ def check_compute(name: str, compute: str, features: Collection[str]) -> None:
                             "leave out --compute")
 
 
-def openvino_options(threads: int, compute: str) -> dict[str, str]:
-    """Options of the OpenVINO provider.
+def openvino_options(threads: int, compute: str, lanes: int = 1) -> dict[str, str]:
+    """Options of the OpenVINO provider, which computes for so many callers at a time.
 
     By itself it computes float32 graphs in bfloat16 where the processor can, and takes all processors.
     """
     settings = {"INFERENCE_PRECISION_HINT": compute, "INFERENCE_NUM_THREADS": str(threads)}
+    if lanes > 1:
+        settings["NUM_STREAMS"] = str(lanes)
     return {"load_config": json.dumps({"CPU": settings})}
 
 

@@ -13,6 +13,7 @@ from hieramp.runtime.edit import Edit, forced_tokens
 from hieramp.runtime.edit_files import read_edit
 from hieramp.runtime.errors import SettingsError, TeacherError
 from hieramp.runtime.job import Job
+from hieramp.runtime.onnxruntime_backend import lanes_for
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.recipe import Recipe, with_edit
 from hieramp.runtime.redrawn import Redrawn
@@ -64,7 +65,9 @@ class Run:
         if job.ray is not None or self.choice.provider not in _PROCESSOR:
             return [self.choice.sentence]
         why = "as asked" if job.threads else "the physical cores that this process may use"
-        return [self.choice.sentence, f"threads: {job.threads or usable_cores()}, {why}"]
+        lanes = lanes_for(self.plan.manifest, self.choice.provider, job.threads, self.recipe.batch_size)
+        parts = f"; {lanes} parts of a batch are drawn at a time" if lanes > 1 else ""
+        return [self.choice.sentence, f"threads: {job.threads or usable_cores()}, {why}{parts}"]
 
     def is_complete(self) -> bool:
         """Whether the record says so and every file is there."""

@@ -1,6 +1,7 @@
 """The coarse-to-fine loop of a back end that hands out its steps."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -14,13 +15,19 @@ from hieramp.runtime.backend import (
     StepInputs,
     StepOutputs,
 )
+from hieramp.runtime.lanes import in_lanes
 from hieramp.runtime.manifest import ModelShape
 from hieramp.runtime.parts import join, split
 
 
-def draw_by_steps(backend: StepBackend[CacheT], model: ModelShape, cache: CacheT, request: Request) -> Drawing:
-    """Draw one batch, step by step, in parts of as many images as the back end takes at once."""
-    return join([_draw_part(backend, model, cache, part) for part in split(request, backend.images_at_once)])
+def draw_by_steps(backend: StepBackend[CacheT], model: ModelShape, caches: Sequence[CacheT],
+                  request: Request) -> Drawing:
+    """Draw one batch, step by step, in parts of as many images as the back end takes at once in each of its lanes.
+
+    A lane is what has a cache.
+    """
+    parts = split(request, backend.images_at_once, len(caches))
+    return join(in_lanes(partial(_draw_part, backend, model), caches, parts))
 
 
 def _draw_part(backend: StepBackend[CacheT], model: ModelShape, cache: CacheT, request: Request) -> Drawing:

@@ -90,7 +90,7 @@ class ThisProcess:
             second_try = self._second_try(self.safer, recipe, classes, choice) if self.safer else None
             stack.enter_context(second_try or nullcontext())
             threads, compute = self.wishes.threads, self.wishes.compute
-            backend = stack.enter_context(open_choice(self.plan, choice, threads, compute))
+            backend = stack.enter_context(open_choice(self.plan, choice, threads, compute, recipe.batch_size))
             yield LocalStudio(Painter(backend, self.plan, recipe, classes, second_try=second_try))
 
     def _second_try(self, safer: Plan, recipe: Recipe, classes: Sequence[ClassEntry], choice: Choice) -> SecondTry:
@@ -98,7 +98,7 @@ class ThisProcess:
         choice = safer_choice(safer, choice, Needs(recipe.batch_size, recipe.settings.top_k))
 
         def load(stack: ExitStack) -> Attempt:
-            backend = stack.enter_context(open_choice(safer, choice, self.wishes.threads))
+            backend = stack.enter_context(open_choice(safer, choice, self.wishes.threads, batch_size=recipe.batch_size))
             return Painter(backend, safer, recipe, classes).attempt
 
         return SecondTry(safer, load, f"{choice.backend} ({choice.provider})")

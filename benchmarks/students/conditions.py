@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from hieramp.export.parity.agreement import plan_reference
-from hieramp.runtime import OnnxRuntimeBackend, Overrides, PictureKey, Plan, draw_pictures, resolve_settings
+from hieramp.runtime import Overrides, PictureKey, Plan, draw_pictures, resolve_settings
+from hieramp.runtime.backends import open_backend
 from hieramp.runtime.catalogue import load_catalogue
 from hieramp.runtime.errors import ProviderError
 from hieramp.runtime.images import to_uint8
@@ -114,7 +115,7 @@ def draw_with(overrides: Overrides, plan: Plan, ipc: int, seed: int, threads: in
     """The same by the runtime, under any settings."""
     keys = keys_of(plan, ipc)
     settings = resolve_settings(plan.manifest, overrides)
-    with OnnxRuntimeBackend.open(plan, provider, threads, compute) as backend:
+    with open_backend(plan, provider, threads, compute, BATCH_SIZE) as backend:
         pictures = draw_pictures(backend, plan, settings, keys, seed=seed, batch_size=BATCH_SIZE)
         return torch.stack([_channels_first(picture.image_3SS) for picture in pictures])
 

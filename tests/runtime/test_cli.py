@@ -117,7 +117,17 @@ def test_the_back_end_and_why_are_said_and_recorded(run: Run, out: Path) -> None
 
 def test_threads_are_the_cores_unless_asked_for(plan: Plan, out: Path) -> None:
     result = CliRunner().invoke(main, ["--engine", str(plan.folder), "--out", str(out), "--ipc", "1"])
-    assert f"threads: {usable_cores()}, the physical cores that this process may use\n" in result.stderr
+    assert f"\nthreads: {usable_cores()}, the physical cores that this process may use" in result.stderr
+
+
+@pytest.mark.parametrize(("threads", "batch", "said"), [
+    ("2", "4", "; 2 parts of a batch are drawn at a time"), ("3", "2", "; 2 parts of a batch are drawn at a time"),
+    ("2", "1", ""), ("1", "4", ""),
+])
+def test_parts_of_a_batch_at_a_time_are_said(plan: Plan, out: Path, threads: str, batch: str, said: str) -> None:
+    result = CliRunner().invoke(main, ["--engine", str(plan.folder), "--out", str(out), "--ipc", "1",
+                                       "--threads", threads, "--batch-size", batch])
+    assert f"\nthreads: {threads}, as asked{said}\n" in result.stderr
 
 
 def test_the_reason_alone_makes_no_other_dataset(run: Run, out: Path) -> None:

@@ -38,11 +38,11 @@ class NotingBackend:
     def step_cache(self, batch: int) -> int:
         return batch
 
-    def new_cache(self, batch: int) -> int:
+    def new_cache(self, batch: int) -> tuple[int]:
         self.caches.append(batch)
-        return batch
+        return (batch,)
 
-    def draw(self, cache: int, request: Request) -> Drawing:
+    def draw(self, cache: tuple[int], request: Request) -> Drawing:
         return draw_by_steps(self, self.model, cache, request)
 
     def condition(self, labels_B: np.ndarray) -> Conditioning:

@@ -34,6 +34,14 @@ def test_parts_are_as_few_and_as_even_as_can_be() -> None:
     assert [len(part.labels_B) for part in split(request(7), 3)] == [3, 2, 2]
 
 
+@pytest.mark.parametrize(("images", "size", "lanes", "parts"), [
+    (8, 3, 2, [2, 2, 2, 2]), (8, 6, 2, [4, 4]), (7, 3, 2, [2, 2, 2, 1]), (1, 6, 2, [1]), (3, 1, 2, [1, 1, 1]),
+    (20, 10, 3, [7, 7, 6]),
+])
+def test_every_lane_has_as_many_parts(images: int, size: int, lanes: int, parts: list[int]) -> None:
+    assert [len(part.labels_B) for part in split(request(images), size, lanes)] == parts
+
+
 def drawing(first: int, images: int) -> Drawing:
     """Conditional rows have the image's number, unconditional ones that and a hundred."""
     numbers = np.arange(first, first + images)
@@ -64,7 +72,7 @@ def test_a_plan_draws_the_same_in_parts(plan: Plan, monkeypatch: pytest.MonkeyPa
             np.testing.assert_array_equal(parts.image_B3SS, whole.image_B3SS)
             for ours, theirs in zip(parts.tokens, whole.tokens, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
-    assert cache.shape[2] == 2 * at_once
+    assert [lane.shape[2] for lane in cache] == [2 * at_once]
 
 
 def test_half_a_gigabyte_of_keys_and_values_at_once() -> None:

@@ -125,6 +125,8 @@ def test_arithmetic_that_is_there_passes() -> None:
 def test_openvino_is_told_arithmetic_and_threads() -> None:
     settings = json.loads(openvino_options(3, "bf16")["load_config"])["CPU"]
     assert settings == {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": "3"}
+    in_lanes = json.loads(openvino_options(3, "bf16", lanes=2)["load_config"])["CPU"]
+    assert in_lanes == settings | {"NUM_STREAMS": "2"}
 
 
 def write_siblings(topology: Path, siblings: list[str]) -> None:

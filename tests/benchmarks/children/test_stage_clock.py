@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from itertools import count
+from threading import Thread
 from types import ModuleType
 
 Script = Callable[[str], ModuleType]
@@ -18,7 +19,30 @@ def test_a_stage_lasts_until_the_next_begins(script: Script) -> None:
 
     drawn, times = clock.batch(draw)
     assert drawn == 42
-    assert times == {"seconds": 19.0, "cpu_seconds": 2.5, "stages": [["first", 3.0], ["first", 6.0], ["second", 9.0]]}
+    assert times == {"seconds": 19.0, "cpu_seconds": 2.5, "lanes": 1,
+                     "stages": [["first", 3.0], ["first", 6.0], ["second", 9.0]]}
+
+
+def test_stages_of_a_thread_last_until_the_next_of_that_thread(script: Script) -> None:
+    """Begun at 1 (here), 2 (there), 3 (there), 4 (here), and ended at 5."""
+    ticks = count()
+    clock = script("stage_clock").StageClock(lambda: float(next(ticks)), lambda: 0.0)
+    first, second = clock.wrap("first", lambda: None), clock.wrap("second", lambda: None)
+
+    def there() -> None:
+        first()
+        second()
+
+    def draw() -> None:
+        first()
+        thread = Thread(target=there)
+        thread.start()
+        thread.join()
+        second()
+
+    _, times = clock.batch(draw)
+    assert times["stages"] == [["first", 3.0], ["second", 1.0], ["first", 1.0], ["second", 2.0]]
+    assert times["lanes"] == 2
 
 
 def test_each_batch_has_its_own_stages(script: Script) -> None:
@@ -48,3 +72,8 @@ def test_the_parts_of_a_batch_add_up(script: Script) -> None:
     summed = script("stage_clock").over_parts([*part, *([stage, 10 * seconds] for stage, seconds in part)])
     assert summed == [["condition", 11.0], ["scale", 22.0], ["scale", 44.0], ["decoder", 88.0]]
     assert script("stage_clock").over_parts([]) == []
+
+
+def test_parts_beside_one_another_make_up_the_batch(script: Script) -> None:
+    lanes = [["condition", 1.0], ["scale", 2.0], ["condition", 2.0], ["scale", 1.0]]
+    assert script("stage_clock").over_parts(lanes, lanes=2) == [["condition", 1.5], ["scale", 1.5]]
