@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from hieramp.runtime.at_once import lanes_for
 from hieramp.runtime.backend import Backend
 from hieramp.runtime.backend_choice import Choice
 from hieramp.runtime.gpu.onnxruntime_cuda import OnnxRuntimeCudaBackend
-from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend, lanes_for
+from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.providers import check_compute, find_provider
 from hieramp.runtime.tensorrt.backend import TensorRtBackend

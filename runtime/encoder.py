@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from hieramp.runtime.at_once import decoder_batch
 from hieramp.runtime.backend import FloatArray, IntArray
 from hieramp.runtime.contract import ENCODER
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import PlanError, ProviderError, RunError, SettingsError
-from hieramp.runtime.onnxruntime_backend import decoder_batch, load_graph
+from hieramp.runtime.onnxruntime_backend import load_graph
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.providers import find_provider
 

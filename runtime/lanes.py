@@ -1,7 +1,6 @@
 """Parts of a batch drawn beside one another on a processor, each in a lane that has a cache of its own.
 
-Threads that share one product wait for the slowest of them at its end, and for each other between products. Lanes wait
-for nothing.
+Threads that share every product wait for each other at the end of each. Lanes wait once, at the end of a batch.
 """
 
 from collections.abc import Callable, Sequence

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hieramp.runtime.at_once import decoder_batch, images_at_once
 from hieramp.runtime.backend import (
     Conditioning,
     Drawing,
@@ -16,13 +17,12 @@ from hieramp.runtime.backend import (
     StepInputs,
     StepOutputs,
 )
-from hieramp.runtime.binding import ELEMENT_BYTES, KVCache, Tensor, run_bound, scalar, view
+from hieramp.runtime.binding import KVCache, Tensor, run_bound, scalar, view
 from hieramp.runtime.bounds import MESSAGE_LENGTH
 from hieramp.runtime.contract import new_kv, past_kv
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import PlanError, ProviderError, RunError
-from hieramp.runtime.lanes import lane_count
-from hieramp.runtime.manifest import Manifest, ModelShape
+from hieramp.runtime.manifest import Manifest
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.processor import cpu_features
 from hieramp.runtime.providers import (
@@ -39,9 +39,6 @@ from hieramp.runtime.steps import draw_by_steps
 from hieramp.runtime.terminal import shortened
 
 _BEYOND_CODEBOOK = "indices element out of data bounds"
-_PIXELS_AT_ONCE = 256 * 256
-_CACHE_BYTES = 1 << 29
-_LAST_SCALE_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -51,30 +48,6 @@ class LoadedGraphs:
     condition: Any
     step: Any
     decoder: Any
-
-
-def decoder_batch(image_side: int) -> int:
-    """Images to decode at once: as many as have 256 × 256 pixels together.
-
-    Feature maps of a decoder take several hundred megabytes for such an image, and more of them are no faster a pixel.
-    """
-    return max(1, _PIXELS_AT_ONCE // image_side**2)
-
-
-def images_at_once(model: ModelShape, cache_type: str) -> int:
-    """Images to draw together: as many as have half a gigabyte of keys and values, and 4,096 tokens at the last scale.
-
-    Both halves of guidance count. So many keep a processor busy, and more were slower an image (docs/speed.md).
-    """
-    image_bytes = 2 * 2 * model.token_count * model.depth * model.width * ELEMENT_BYTES[cache_type]
-    return max(1, min(_CACHE_BYTES // image_bytes, _LAST_SCALE_ROWS // (2 * model.scale_tokens[-1])))
-
-
-def lanes_for(manifest: Manifest, provider: str, threads: int | None, batch: int) -> int:
-    """Lanes that suit batches of that size; one where a provider does not compute on the processor."""
-    if provider in PROVIDERS and PROVIDERS[provider].device != "cpu":
-        return 1
-    return lane_count(threads or usable_cores(), batch, images_at_once(manifest.model, manifest.cache_type))
 
 
 class OnnxRuntimeBackend:

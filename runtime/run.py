@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from hieramp.runtime.at_once import lanes_for
 from hieramp.runtime.backend import IntArray
 from hieramp.runtime.backend_choice import Choice
 from hieramp.runtime.batches import Unit, units
@@ -13,7 +14,6 @@ from hieramp.runtime.edit import Edit, forced_tokens
 from hieramp.runtime.edit_files import read_edit
 from hieramp.runtime.errors import SettingsError, TeacherError
 from hieramp.runtime.job import Job
-from hieramp.runtime.onnxruntime_backend import lanes_for
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.recipe import Recipe, with_edit
 from hieramp.runtime.redrawn import Redrawn

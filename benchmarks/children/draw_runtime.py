@@ -30,7 +30,7 @@ def main(plan_folder: Path, images: int, batch: int, warm_up: int, seed: int, th
     """Write `tokens` [images, L] and print the seconds of loading and of every batch; on a GPU not by stage."""
     began = time.perf_counter()
     from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, batch_inputs, draw_batch, resolve_settings
-    from hieramp.runtime.onnxruntime_backend import lanes_for
+    from hieramp.runtime.at_once import lanes_for
 
     plan, clock, notes = Plan.open(plan_folder), StageClock(), list[str]()
     model, settings = plan.manifest.model, resolve_settings(plan.manifest)

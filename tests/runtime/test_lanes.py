@@ -7,7 +7,6 @@ import pytest
 
 from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, batch_inputs, draw_batch, resolve_settings
 from hieramp.runtime.lanes import in_lanes, lane_count
-from hieramp.runtime.onnxruntime_backend import lanes_for
 from hieramp.runtime.plan import shipped_plan
 
 
@@ -18,11 +17,6 @@ from hieramp.runtime.plan import shipped_plan
 def test_as_many_lanes_as_threads_pictures_and_memory_allow_up_to_four(threads: int, images: int, at_once: int,
                                                                        lanes: int) -> None:
     assert lane_count(threads, images, at_once) == lanes
-
-
-@pytest.mark.parametrize(("provider", "lanes"), [("cpu", 3), ("openvino", 3), ("cuda", 1), ("nv_tensorrt_rtx", 1)])
-def test_lanes_are_for_processors(provider: str, lanes: int) -> None:
-    assert lanes_for(Plan.open(shipped_plan()).manifest, provider, 3, 20) == lanes
 
 
 def test_parts_are_drawn_at_the_same_time_and_come_in_order() -> None:

@@ -126,13 +126,8 @@ def test_images_decoded_in_parts_are_those_decoded_together(plan: Plan, monkeypa
     f_hat_BzPP = np.random.default_rng(3).random((5, 2, 4, 4), np.float32)
     with OnnxRuntimeBackend.open(plan, threads=1) as backend:
         together = backend.decode(f_hat_BzPP)
-        monkeypatch.setattr(onnxruntime_backend, "_PIXELS_AT_ONCE", 2 * 8 * 8)
+        monkeypatch.setattr(onnxruntime_backend, "decoder_batch", lambda side: 2)
         np.testing.assert_array_equal(backend.decode(f_hat_BzPP), together)
-
-
-@pytest.mark.parametrize(("image_side", "images"), [(32, 64), (256, 1), (512, 1)])
-def test_as_many_images_are_decoded_at_once_as_one_large_one_has_pixels(image_side: int, images: int) -> None:
-    assert onnxruntime_backend.decoder_batch(image_side) == images
 
 
 def test_a_graph_that_does_not_load_is_named(make_plan: Callable[..., Path]) -> None:
