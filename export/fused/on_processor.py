@@ -57,13 +57,13 @@ class FusedOnProcessor:
         self.images_at_once = self._portable.images_at_once
         self.condition, self.decode = self._portable.condition, self._portable.decode
 
-    def new_cache(self, batch: int) -> tuple[Halves]:
+    def new_cache(self, batch: int) -> tuple[Halves, ...]:
         return (self.step_cache(batch),)
 
     def step_cache(self, batch: int) -> Halves:
         return Halves()
 
-    def draw(self, cache: tuple[Halves], request: Request) -> Drawing:
+    def draw(self, cache: tuple[Halves, ...], request: Request) -> Drawing:
         return draw_by_steps(self, self._model, cache, request)
 
     def step(self, cache: Halves, scale: int, conditioning: Conditioning, inputs: StepInputs,
