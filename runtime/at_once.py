@@ -29,7 +29,10 @@ def images_at_once(model: ModelShape, cache_type: str) -> int:
 
 
 def lanes_for(manifest: Manifest, provider: str, threads: int | None, batch: int) -> int:
-    """Lanes that suit batches of that size; one where a provider does not compute on the processor."""
+    """Lanes that suit batches of that size; one where a provider does not compute on the processor.
+
+    A provider that there is not is refused where it is opened, not here. `threads` is None for the cores.
+    """
     if provider in PROVIDERS and PROVIDERS[provider].device != "cpu":
         return 1
     return lane_count(threads or usable_cores(), batch, images_at_once(manifest.model, manifest.cache_type))

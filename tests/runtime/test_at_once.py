@@ -32,7 +32,7 @@ def test_four_thousand_tokens_of_the_last_scale_at_once(last_side: int, at_once:
     assert at_once == 1 or at_once * 2 * last_side**2 <= 4096 < (at_once + 1) * 2 * last_side**2
 
 
-def test_the_default_batch_of_the_shipped_model_is_drawn_whole() -> None:
+def test_the_default_batch_of_the_shipped_model_fits_into_memory_at_once() -> None:
     model = Plan.open(shipped_plan()).manifest.model
     assert default_batch_size(model) <= images_at_once(model, "float32") == 32
 
