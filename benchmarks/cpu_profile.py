@@ -1,6 +1,6 @@
 """Seconds an image by operator of a plan on the processor, from ONNX Runtime's own profile of each graph.
 
-Profiling slows small operators down, so shares say more than sums.
+Profiling slows small operators down, so shares say more than sums. What NumPy does between the graphs is not in it.
 """
 
 import json
@@ -14,10 +14,9 @@ import click
 
 from hieramp.export.command import ExportCommand
 from hieramp.runtime import OnnxRuntimeBackend, Plan, batch_inputs, draw_batch, resolve_settings
-from hieramp.runtime.contract import GRAPH_NAMES
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.drawing import PictureKey
-from hieramp.runtime.onnxruntime_backend import LoadedGraphs
+from hieramp.runtime.graphs import load_graphs
 from hieramp.runtime.scales import load_scale_constants
 from hieramp.runtime.sessions import session_options
 
@@ -38,8 +37,12 @@ def profiled(plan: Plan, batch: int, batches: int, threads: int) -> dict[str, Co
     model, settings = plan.manifest.model, resolve_settings(plan.manifest)
     inputs = batch_inputs([PictureKey(i % model.num_classes, i // model.num_classes) for i in range(batch)], model, 0)
     with TemporaryDirectory() as folder:
-        sessions = {name: _session(plan, name, threads, Path(folder)) for name in GRAPH_NAMES}
-        graphs = LoadedGraphs(*sessions.values())
+        sessions: dict[str, Any] = {}
+
+        def load(name: str) -> Any:
+            return sessions.setdefault(name, _session(plan, name, threads, Path(folder)))
+
+        graphs = load_graphs(plan.manifest, cut=True, load=load)
         with OnnxRuntimeBackend(plan.manifest, load_scale_constants(plan), graphs, "cpu") as backend:
             cache = backend.new_cache(batch)  # one for all, as a run has: the first use of memory takes time of its own
             for _ in range(batches):

@@ -2,9 +2,9 @@
 
 import onnx
 
+from hieramp.export.dimensions import Dimensions
 from hieramp.export.graph import GraphBuilder
 from hieramp.export.layers import linear, silu
-from hieramp.export.step_graph import Dimensions
 from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor
 from hieramp_ref.spec import ModelSpec
 

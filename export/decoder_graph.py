@@ -9,8 +9,8 @@ from typing import Protocol, TypeVar
 import onnx
 
 from hieramp.export.conv_layers import ConvLayers, FeatureMap
+from hieramp.export.dimensions import Dimensions
 from hieramp.export.graph import GraphBuilder
-from hieramp.export.step_graph import Dimensions
 from hieramp.export.weight_file import StoredTensor
 from hieramp_ref.spec import VqvaeSpec
 

@@ -7,8 +7,9 @@ moves, and each scale codes what the coarser ones left over, so one other token 
 import onnx
 
 from hieramp.export.conv_layers import ConvLayers, FeatureMap
+from hieramp.export.dimensions import Dimensions
 from hieramp.export.graph import GraphBuilder
-from hieramp.export.step_graph import Dimensions, phi_keys
+from hieramp.export.latent_graph import phi_keys
 from hieramp.export.weight_file import StoredTensor
 from hieramp.runtime.contract import scale_key
 from hieramp_ref.quantizer import PHI_RATIO, phi_index

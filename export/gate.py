@@ -6,7 +6,7 @@ So is the selection of positions to amplify: rows that broke a tie differently a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from hieramp.export.quantization.expected_error import expected_error
 from hieramp.export.quantization.stored_weights import check_stored_weights
 from hieramp.export.selection import comparable_rows
 from hieramp.runtime import Drawing, OnnxRuntimeBackend, Plan, draw_batch, resolve_settings
-from hieramp.runtime.contract import WEIGHTS
+from hieramp.runtime.contract import CUT, WEIGHTS
 from hieramp.runtime.drawing import PictureKey, batch_inputs
 from hieramp.runtime.manifest import Parity
 from hieramp_ref.generate import Trace, generate
@@ -73,15 +73,27 @@ def gate_trace(plan: Plan, var: Var, vqvae: Vqvae, settings: Settings) -> GateTr
 
 
 def parity_gate(plan: Plan, var: Var, vqvae: Vqvae, settings: Settings, traced: GateTrace) -> Parity:
-    """Compare a plan with the reference and give the figures; a ParityError names the scale or the image past it."""
+    """Compare a plan with the reference and give the figures; a ParityError names the scale or the image past it.
+
+    The figures are those of the whole step. Where the plan has it cut as well, that has to pass too.
+    """
     quantization = plan.manifest.quantization
     if quantization:
         check_stored_weights(plan.path(WEIGHTS), var, vqvae, quantization, plan.manifest.precision)
-    drawing = replay_forced(plan, traced.labels_B, traced.tokens_BL)
-    parity, least_psnr_db = judged(plan, var, settings, traced, drawing)
     decoder_error = quantization.decoder_error if quantization else 0.0
-    _refuse(parity, plan.manifest.precision, least_psnr_db, _DECODER_WAY_OUT if decoder_error else "")
-    return parity
+    figures = []
+    for each in (with_whole_step(plan), *([plan] if set(CUT) <= set(plan.manifest.graphs) else [])):
+        drawing = replay_forced(each, traced.labels_B, traced.tokens_BL)
+        parity, least_psnr_db = judged(each, var, settings, traced, drawing)
+        _refuse(parity, plan.manifest.precision, least_psnr_db, _DECODER_WAY_OUT if decoder_error else "")
+        figures.append(parity)
+    return figures[0]
+
+
+def with_whole_step(plan: Plan) -> Plan:
+    """The plan as if it had no cut step."""
+    graphs = {name: graph for name, graph in plan.manifest.graphs.items() if name not in CUT}
+    return replace(plan, manifest=replace(plan.manifest, graphs=graphs))
 
 
 def judged(plan: Plan, var: Var, settings: Settings, traced: GateTrace, drawing: Drawing) -> tuple[Parity, float]:

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper
 
 from hieramp.export.bfloat16 import emulate_bfloat16
 from hieramp.runtime import Plan
-from hieramp.runtime.contract import FUSED, GRAPH_NAMES, MANIFEST, WEIGHTS
+from hieramp.runtime.contract import CUT, FUSED, GRAPH_NAMES, LOGITS, MANIFEST, WEIGHTS
 from hieramp.runtime.manifest import TensorSpec, manifest_json
 
-_STEPS = ("scale_step", FUSED["scale_step"])
+_STEPS = ("scale_step", LOGITS, FUSED["scale_step"])
 
 
 @contextmanager
@@ -39,12 +39,14 @@ def observed_plan(plan: Plan, *, emulate: bool = True) -> Iterator[Plan]:
         folder = Path(scratch)
         link(plan.path(WEIGHTS), folder / WEIGHTS)
         graphs = dict(plan.manifest.graphs)
-        for name in (*GRAPH_NAMES, *(fused for fused in FUSED.values() if fused in graphs)):
+        for name in (*GRAPH_NAMES, *(other for other in (*CUT, *FUSED.values()) if other in graphs)):
             graph = graphs[name]
             model = onnx.load(plan.path(graph.file), load_external_data=False)
             if name in _STEPS and not plan.manifest.trace_outputs:
-                _show_traces(model, _traces(plan))
-                graphs[name] = replace(graph, outputs=(*graph.outputs, *_traces(plan)))
+                shown = {tensor.name for tensor in graph.outputs}
+                traces = [tensor for tensor in _traces(plan) if tensor.name not in shown]
+                _show_traces(model, traces)
+                graphs[name] = replace(graph, outputs=(*graph.outputs, *traces))
             (folder / graph.file).write_bytes((emulate_bfloat16(model) if emulate else model).SerializeToString())
         (folder / MANIFEST).write_text(manifest_json(replace(plan.manifest, graphs=graphs, trace_outputs=True)))
         yield Plan.open(folder, verify=False)
@@ -60,10 +62,11 @@ def _traces(plan: Plan) -> list[TensorSpec]:
 
 def _show_traces(model: onnx.ModelProto, traces: list[TensorSpec]) -> None:
     """Add the outputs `logits` (what is split into the halves that the sampler reads) and `saliency`."""
-    graph, nodes = model.graph, list(model.graph.node)
-    sampler = next(node for node in nodes if node.op_type == "SampleTopKTopP")
-    split = next(node for node in nodes if sampler.input[0] in node.output)
-    graph.node.append(helper.make_node("Identity", [split.input[0]], ["logits"], name="output.logits"))
+    graph, nodes, names = model.graph, list(model.graph.node), {tensor.name for tensor in traces}
+    if "logits" in names:
+        sampler = next(node for node in nodes if node.op_type == "SampleTopKTopP")
+        split = next(node for node in nodes if sampler.input[0] in node.output)
+        graph.node.append(helper.make_node("Identity", [split.input[0]], ["logits"], name="output.logits"))
     maps = [node.output[1] for node in nodes if node.op_type == "SaliencyBias"]
     if maps:
         graph.initializer.append(helper.make_tensor("observed.axis", TensorProto.INT64, [1], [0]))

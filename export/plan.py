@@ -10,6 +10,7 @@ from torch import Tensor
 from hieramp.export.bounds import MINIMUM_PSNR_DB
 from hieramp.export.condition_graph import condition_graph
 from hieramp.export.decoder_graph import decoder_graph
+from hieramp.export.dimensions import Dimensions, static_dimensions
 from hieramp.export.encoder_gate import encoder_gate
 from hieramp.export.encoder_graph import encoder_graph
 from hieramp.export.errors import ExportError
@@ -17,13 +18,14 @@ from hieramp.export.fused.decoder import fused_decoder_graph
 from hieramp.export.fused.gate import fused_gate
 from hieramp.export.fused.step import can_be_fused, fused_step_graph
 from hieramp.export.gate import gate_trace, parity_gate
+from hieramp.export.latent_graph import latent_graph
 from hieramp.export.output_folder import folder_in_one_step
 from hieramp.export.quantization.quantize import plan_quantization, quantized_tensors
 from hieramp.export.scale_constants import encoder_constants, scale_constants
-from hieramp.export.step_graph import Dimensions, static_dimensions, step_graph
+from hieramp.export.step_graph import logits_graph, step_graph
 from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor, write_weights
 from hieramp.runtime import Plan
-from hieramp.runtime.contract import ENCODER, FUSED, GRAPH_NAMES, MANIFEST, WEIGHTS
+from hieramp.runtime.contract import CUT, ENCODER, FUSED, GRAPH_NAMES, LATENT, LOGITS, MANIFEST, WEIGHTS
 from hieramp.runtime.manifest import (
     PRECISIONS,
     SCHEMA_VERSION,
@@ -189,6 +191,9 @@ def _write_graphs(
         "condition": condition_graph(spec, stored, precision, Dimensions()),
         "scale_step": step("scale_step", Dimensions()),
         "decoder": decoder_graph(spec.vqvae, stored, precision, Dimensions()),
+        LOGITS: logits_graph(spec, stored, precision, Dimensions(), settings.blocks, trace=options.trace_outputs,
+                             cache_type=options.cache_type),
+        LATENT: latent_graph(spec, stored, Dimensions()),
     }
     if options.with_encoder:
         models[ENCODER] = encoder_graph(spec, stored, Dimensions())
@@ -205,7 +210,7 @@ def _write_graphs(
         path.write_bytes(model.SerializeToString())
         if name not in FUSED.values():  # SimplifiedLayerNormalization is ONNX Runtime's, though not by its domain
             onnx.checker.check_model(str(path), full_check=False)
-    named = (*GRAPH_NAMES, ENCODER, *FUSED.values())
+    named = (*GRAPH_NAMES, *CUT, ENCODER, *FUSED.values())
     return {name: graph_spec(f"{name}.onnx", models[name]) for name in named if name in models}
 
 

@@ -11,34 +11,14 @@ from dataclasses import dataclass, replace
 import onnx
 
 from hieramp.export.block_graph import BlockContext, class_query_mask, transformer_block
-from hieramp.export.graph import DOMAIN, Dimension, GraphBuilder
+from hieramp.export.dimensions import Dimensions
+from hieramp.export.graph import DOMAIN, GraphBuilder
+from hieramp.export.latent_graph import codebook_step
 from hieramp.export.layers import linear, modulated_norm
-from hieramp.export.operators import operator_bodies
+from hieramp.export.operators import operator_bodies, saliency_bias
 from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor
-from hieramp.runtime.contract import new_kv, past_kv
-from hieramp_ref.quantizer import PHI_RATIO
+from hieramp.runtime.contract import LOGITS, new_kv, past_kv
 from hieramp_ref.spec import ModelSpec
-
-
-@dataclass(frozen=True)
-class Dimensions:
-    """Sizes that vary from batch to batch and from scale to scale: symbols, or numbers in a static graph."""
-
-    B: Dimension = "B"
-    R: Dimension = "R"
-    l: Dimension = "l"
-    past: Dimension = "past"
-    c: Dimension = "c"
-    l_next: Dimension = "l_next"
-
-
-def static_dimensions(spec: ModelSpec, scale: int, batch: int) -> Dimensions:
-    """The sizes of one scale."""
-    last = scale + 1 == spec.scale_count
-    return Dimensions(
-        B=batch, R=2 * batch, l=spec.scale_tokens[scale], past=spec.token_range(scale)[0],
-        c=int(scale in spec.var.class_token_scales), l_next=1 if last else spec.scale_tokens[scale + 1],
-    )
 
 
 @dataclass(frozen=True)
@@ -73,23 +53,52 @@ def step_graph(
     `transformer` and `operators` say what the transformer and the custom operators are made of; by default of ONNX's
     operators, which any back end has.
     """
-    g, d, var, T = GraphBuilder(name, stored), dimensions, spec.var, COMPUTE_TYPES[precision]
+    g, d = GraphBuilder(name, stored), dimensions
+    found = _logits(g, spec, d, precision, amplified_blocks, cache_type, transformer or portable_transformer)
+    tokens = _sample(g, d, found.logits_RlV)
+    g.output(tokens, "tokens", "int64", [d.B, d.l])
+    codebook_step(g, spec, d, tokens)
+    if trace:
+        _show_logits(g, spec, d, found)
+        _show_saliency(g, d, found)
+    return g.model(operator_bodies() if operators is None else operators)
+
+
+def logits_graph(
+    spec: ModelSpec, stored: dict[str, StoredTensor], precision: str, dimensions: Dimensions,
+    amplified_blocks: tuple[int, ...], *, trace: bool, cache_type: str,
+) -> onnx.ModelProto:
+    """The step up to its logits, of which a processor draws the tokens itself."""
+    g = GraphBuilder(LOGITS, stored)
+    found = _logits(g, spec, dimensions, precision, amplified_blocks, cache_type, portable_transformer)
+    _show_logits(g, spec, dimensions, found)
+    if trace:
+        _show_saliency(g, dimensions, found)
+    return g.model([saliency_bias()])
+
+
+def _logits(
+    g: GraphBuilder, spec: ModelSpec, d: Dimensions, precision: str, amplified_blocks: tuple[int, ...],
+    cache_type: str | None, transformer: Transformer,
+) -> TransformerOutputs:
+    """What the transformer makes of the token map and the caches."""
+    var, T = spec.var, COMPUTE_TYPES[precision]
     token_map = g.input("token_map", "float32", [d.R, d.l, var.width])
     adaln = g.input("adaln", "float32", [d.R, var.depth, 6, var.width])
     adaln_head = g.input("adaln_head", "float32", [d.R, 2, var.width])
     context = _context(g, spec, d, T, amplified_blocks, token_map, cache_type or T)
-    inputs = TransformerInputs(token_map, adaln, adaln_head)
-    found = (transformer or portable_transformer)(g, spec, d, context, inputs)
-    logits, saliency = found.logits_RlV, found.saliency_Rl
-    tokens = _sample(g, d, logits)
-    g.output(tokens, "tokens", "int64", [d.B, d.l])
-    _codebook_step(g, spec, d, tokens)
-    if trace:
-        g.output(logits, "logits", "float32", [d.R, d.l, spec.vqvae.vocab_size])
-    if trace and saliency:
-        stacked = g.op("Concat", *(g.op("Unsqueeze", s, g.const([0])) for s in saliency), axis=0)
-        g.output(stacked, "saliency", "float32", [len(saliency), d.R, d.l])
-    return g.model(operator_bodies() if operators is None else operators)
+    return transformer(g, spec, d, context, TransformerInputs(token_map, adaln, adaln_head))
+
+
+def _show_logits(g: GraphBuilder, spec: ModelSpec, d: Dimensions, found: TransformerOutputs) -> None:
+    g.output(found.logits_RlV, "logits", "float32", [d.R, d.l, spec.vqvae.vocab_size])
+
+
+def _show_saliency(g: GraphBuilder, d: Dimensions, found: TransformerOutputs) -> None:
+    """The maps of all blocks that amplify, if any does."""
+    if found.saliency_Rl:
+        stacked = g.op("Concat", *(g.op("Unsqueeze", s, g.const([0])) for s in found.saliency_Rl), axis=0)
+        g.output(stacked, "saliency", "float32", [len(found.saliency_Rl), d.R, d.l])
 
 
 def portable_transformer(
@@ -153,52 +162,3 @@ def _sample(g: GraphBuilder, d: Dimensions, logits_RlV: str) -> str:
     conditional, unconditional = g.ops("Split", 2, logits_RlV, axis=0, num_outputs=2)
     drawn = g.op("SampleTopKTopP", conditional, unconditional, guidance, uniform, top_k, top_p, domain=DOMAIN)
     return g.op("Where", g.op("Less", forced, g.const([0])), drawn, forced)
-
-
-def _codebook_step(g: GraphBuilder, spec: ModelSpec, d: Dimensions, tokens_Bl: str) -> None:
-    """f_hat with this scale's contribution, and the token map of the next scale for both halves, in float32."""
-    z, P, F = spec.vqvae.z_channels, spec.vqvae.latent_side, spec.vqvae.phi_count
-    f_hat = g.input("f_hat", "float32", [d.B, z, P, P])
-    select, upsample = g.input("phi_select", "float32", [F]), g.input("upsample", "float32", [P * P, d.l])
-    downsample = g.input("downsample_next", "float32", [d.l_next, P * P])
-    position = g.input("position_next", "float32", [d.l_next, spec.var.width])
-    h_Blz = g.op("Gather", g.weight("vae.quantize.embedding.weight", "float32"), _entries(g, tokens_Bl), axis=0)
-    h_BzN = g.op("Transpose", g.op("MatMul", upsample, h_Blz), perm=[0, 2, 1])
-    h_BzPP = g.op("Reshape", h_BzN, g.const([0, z, P, P]))
-    half = g.const([PHI_RATIO], "float32")
-    smooth = g.op("Mul", _selected_phi(g, spec, h_BzPP, select), half)
-    added = g.op("Add", g.op("Mul", h_BzPP, g.const([1 - PHI_RATIO], "float32")), smooth)
-    f_next = g.op("Add", f_hat, added)
-    g.output(f_next, "f_hat_next", "float32", [d.B, z, P, P])
-    pooled_Blz = g.op("MatMul", downsample, g.op("Transpose", g.op("Reshape", f_next, g.const([0, z, P * P])),
-                                                 perm=[0, 2, 1]))
-    words = linear(g, pooled_Blz, "var.word_embed", "float32")
-    shape = g.op("Concat", g.shape(pooled_Blz, 0, 2), g.const([spec.var.width]), axis=0)
-    placed = g.op("Add", g.op("Reshape", words, shape), position)
-    g.output(g.op("Concat", placed, placed, axis=0), "token_map_next", "float32", [d.R, d.l_next, spec.var.width])
-
-
-def _entries(g: GraphBuilder, tokens_Bl: str) -> str:
-    """Codebook entries [B, l] to look up: entry 0 for a token −1, so that the rest of the batch goes on."""
-    return g.op("Where", g.op("Less", tokens_Bl, g.const([0])), g.const([0]), tokens_Bl)
-
-
-def _selected_phi(g: GraphBuilder, spec: ModelSpec, h_BzPP: str, select_F: str) -> str:
-    """The convolution of the phi this scale uses: all of them as one, then the selected one (they are tiny)."""
-    z, P, F = spec.vqvae.z_channels, spec.vqvae.latent_side, spec.vqvae.phi_count
-    keys = phi_keys(spec)
-    kernel = g.op("Concat", *(g.weight(f"{k}.weight", "float32") for k in keys), axis=0)
-    bias = g.op("Concat", *(g.weight(f"{k}.bias", "float32") for k in keys), axis=0)
-    every = g.op("Reshape", g.op("Conv", h_BzPP, kernel, bias, pads=[1, 1, 1, 1]), g.const([0, F, z, P * P]))
-    column = g.op("Reshape", select_F, g.const([1, F, 1, 1]))
-    chosen = g.op("ReduceSum", g.op("Mul", every, column), g.const([1]), keepdims=0)
-    return g.op("Reshape", chosen, g.const([0, z, P, P]))
-
-
-def phi_keys(spec: ModelSpec) -> list[str]:
-    """Keys of the phi convolutions in the published layout."""
-    share = spec.vqvae.share_quant_resi
-    stem = "vae.quantize.quant_resi"
-    if share == 1:
-        return [f"{stem}.qresi"]
-    return [f"{stem}.{i}" if share == 0 else f"{stem}.qresi_ls.{i}" for i in range(spec.vqvae.phi_count)]

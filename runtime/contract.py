@@ -4,15 +4,16 @@ GRAPH_NAMES = ("condition", "scale_step", "decoder")  # what drawing takes
 ENCODER = "encoder"  # a graph that a plan may have beside them
 # Those that a plan may have for ONNX Runtime's CUDA provider to take in place of the portable ones.
 FUSED = {"scale_step": "scale_step_fused", "decoder": "decoder_fused"}
+# The step cut at its sampler, which a plan may have for processors: what gives logits, and what takes the tokens drawn.
+LOGITS, LATENT = CUT = ("scale_logits", "scale_latent")
 HALVES = ("k", "v")  # of a cache
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 
 CLASS_TOKEN_INPUTS = ("class_token", "beta", "select_count")
-_STEP_INPUTS = (
-    "token_map", "adaln", "adaln_head", "f_hat", "guidance", "top_k", "top_p", "uniform", "forced",
-    "phi_select", "upsample", "downsample_next", "position_next",
-)
+_LOGITS_INPUTS = ("token_map", "adaln", "adaln_head")
+_LATENT_INPUTS = ("f_hat", "phi_select", "upsample", "downsample_next", "position_next")
+_STEP_INPUTS = (*_LOGITS_INPUTS, *_LATENT_INPUTS, "guidance", "top_k", "top_p", "uniform", "forced")
 
 
 def past_kv(block: int) -> str:
@@ -48,11 +49,14 @@ def graph_inputs(graph: str, depth: int, class_tokens: bool, scales: int) -> set
         return {"f_hat"}
     if graph == ENCODER:
         return {"image"}
+    if graph == LATENT:
+        return {"tokens", *_LATENT_INPUTS}
     caches = set(map(past_kv, range(depth)))
     if graph == FUSED["scale_step"]:
         caches = {past_half(half, block, scale) for half in HALVES for block in range(depth)
                   for scale in range(scales - 1)}
-    return {*_STEP_INPUTS, *caches, *(CLASS_TOKEN_INPUTS if class_tokens else ())}
+    own = _LOGITS_INPUTS if graph == LOGITS else _STEP_INPUTS
+    return {*own, *caches, *(CLASS_TOKEN_INPUTS if class_tokens else ())}
 
 
 def graph_outputs(graph: str, depth: int, trace: bool) -> set[str]:
@@ -63,7 +67,11 @@ def graph_outputs(graph: str, depth: int, trace: bool) -> set[str]:
         return {"image"}
     if graph == ENCODER:
         return {"tokens"}
+    if graph == LATENT:
+        return {"f_hat_next", "token_map_next"}
     caches = set(map(new_kv, range(depth)))
+    if graph == LOGITS:
+        return {"logits", *caches}
     if graph == FUSED["scale_step"]:
         caches = {new_half(half, block) for half in HALVES for block in range(depth)}
     return {"tokens", "f_hat_next", "token_map_next", *caches, *(("logits",) if trace else ())}

@@ -7,7 +7,7 @@ from hieramp.runtime.backend import FloatArray, IntArray
 from hieramp.runtime.contract import ENCODER
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import PlanError, ProviderError, RunError, SettingsError
-from hieramp.runtime.onnxruntime_backend import load_graph
+from hieramp.runtime.graphs import load_graph
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.providers import find_provider
 

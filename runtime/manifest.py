@@ -7,7 +7,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from hieramp.runtime.bounds import MESSAGE_LENGTH, NAME_LENGTH, size_problems
-from hieramp.runtime.contract import ENCODER, FUSED, GRAPH_NAMES, WEIGHTS, graph_inputs, graph_outputs
+from hieramp.runtime.contract import CUT, ENCODER, FUSED, GRAPH_NAMES, WEIGHTS, graph_inputs, graph_outputs
 from hieramp.runtime.errors import PlanError
 from hieramp.runtime.json_file import parse_json
 from hieramp.runtime.quantization import EIGHT_BIT_PRECISIONS, Quantization, quantization_problems
@@ -289,10 +289,12 @@ def _class_problems(classes: ClassList, model: ModelShape) -> Iterator[str]:
 
 def _graph_problems(manifest: Manifest) -> Iterator[str]:
     depth, class_tokens = manifest.model.depth, bool(manifest.model.class_token_scales)
-    others = (ENCODER, *FUSED.values())
+    others = (ENCODER, *CUT, *FUSED.values())
     if set(manifest.graphs) - set(others) != set(GRAPH_NAMES):
         yield (f"graphs must be {', '.join(GRAPH_NAMES)} and perhaps {', '.join(others)}, "
                f"got {', '.join(manifest.graphs) or 'none'}")
+    if len(cut := set(CUT) & set(manifest.graphs)) == 1:
+        yield f"graphs must have both of {' and '.join(CUT)} or neither, got {cut.pop()} alone"
     for name, graph in manifest.graphs.items():
         inputs, outputs = {t.name for t in graph.inputs}, {t.name for t in graph.outputs}
         wanted = graph_inputs(name, depth, class_tokens, manifest.model.scale_count)

@@ -1,7 +1,9 @@
-"""The ONNX Runtime back end: three sessions over one weight file, and caches the step graph writes into directly."""
+"""The ONNX Runtime back end: sessions over one weight file, and caches the step graph writes into directly.
 
-from dataclasses import dataclass
-from pathlib import Path
+On a processor the step is cut where the plan has it so, and the tokens are drawn between its halves (`sampling.py`).
+"""
+
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
 
@@ -19,45 +21,32 @@ from hieramp.runtime.backend import (
 )
 from hieramp.runtime.binding import KVCache, Tensor, run_bound, scalar, view
 from hieramp.runtime.bounds import MESSAGE_LENGTH
-from hieramp.runtime.contract import new_kv, past_kv
+from hieramp.runtime.contract import LATENT, LOGITS, new_kv, past_kv
 from hieramp.runtime.cores import usable_cores
-from hieramp.runtime.errors import PlanError, ProviderError, RunError
-from hieramp.runtime.manifest import Manifest
+from hieramp.runtime.errors import RunError
+from hieramp.runtime.graphs import CutStep, LoadedGraphs, load_graph, load_graphs
+from hieramp.runtime.manifest import GraphSpec, Manifest
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.processor import cpu_features
-from hieramp.runtime.providers import (
-    PROVIDERS,
-    Provider,
-    check_compute,
-    check_precision,
-    find_provider,
-    select_provider,
-)
+from hieramp.runtime.providers import PROVIDERS, check_compute, check_precision, find_provider
+from hieramp.runtime.sampling import draw_tokens
 from hieramp.runtime.scales import ScaleConstants, load_scale_constants
-from hieramp.runtime.sessions import session_options
 from hieramp.runtime.steps import draw_by_steps
 from hieramp.runtime.terminal import shortened
 
 _BEYOND_CODEBOOK = "indices element out of data bounds"
 
 
-@dataclass(frozen=True)
-class LoadedGraphs:
-    """Sessions of a plan's three graphs."""
-
-    condition: Any
-    step: Any
-    decoder: Any
-
-
 class OnnxRuntimeBackend:
     """Runs a plan's graphs with one execution provider; use it as a context manager, which frees the weights."""
 
     def __init__(self, manifest: Manifest, constants: tuple[ScaleConstants, ...], sessions: LoadedGraphs, device: str,
-                 lanes: int = 1):
+                 lanes: int = 1, samplers: int = 1):
+        """`samplers` are the threads that draw tokens from logits in each lane, where the step is cut."""
         self._manifest, self._model, self._lanes = manifest, manifest.model, lanes
         self._constants, self._device = constants, device
         self._sessions: LoadedGraphs | None = sessions
+        self._samplers = ThreadPoolExecutor(samplers, "hieramp-sample") if samplers > 1 else None
         self._traced = {tensor.name for tensor in manifest.graphs["scale_step"].outputs} & {"logits", "saliency"}
 
     @classmethod
@@ -72,13 +61,15 @@ class OnnxRuntimeBackend:
         check_compute(provider, compute, cpu_features() if compute != "f32" else ())
         found = find_provider(provider)
         check_precision(provider, plan.manifest.precision)
-        constants = load_scale_constants(plan)
-        graphs = plan.manifest.graphs
-        condition, step, decoder = (
-            load_graph(plan.path(graphs[name].file), found, threads or usable_cores(), compute, lanes)
-            for name in ("condition", "scale_step", "decoder")
-        )
-        return cls(plan.manifest, constants, LoadedGraphs(condition, step, decoder), found.device, lanes)
+        constants, threads = load_scale_constants(plan), threads or usable_cores()
+
+        def load(name: str) -> Any:
+            # A processor's latent graph stays in float32 and asks for no kernel a shape: it is small.
+            provider, arithmetic = (PROVIDERS["cpu"], "f32") if name == LATENT else (found, compute)
+            return load_graph(plan.path(plan.manifest.graphs[name].file), provider, threads, arithmetic, lanes)
+
+        graphs = load_graphs(plan.manifest, found.device == "cpu", load)
+        return cls(plan.manifest, constants, graphs, found.device, lanes, threads // lanes)
 
     @property
     def images_at_once(self) -> int:
@@ -117,15 +108,28 @@ class OnnxRuntimeBackend:
         past, end = self._model.token_range(scale)
         cache = cache.of_rows(2 * len(inputs.uniform_Bl))
         blocks = range(self._model.depth)
+        reads = self.step_inputs(scale, conditioning, inputs) | {past_kv(b): cache.rows(b, 0, past) for b in blocks}
+        writes = {new_kv(b): cache.rows(b, past, end) for b in blocks}
         outputs = self.step_outputs(scale, len(inputs.uniform_Bl), trace)
-        _run(
-            self._open.step,
-            self.step_inputs(scale, conditioning, inputs) | {past_kv(b): cache.rows(b, 0, past) for b in blocks},
-            _views(outputs) | {new_kv(b): cache.rows(b, past, end) for b in blocks},
-            looks_up_tokens=True,
-        )
+        if isinstance(self._open.step, CutStep):
+            outputs |= self._run_cut(self._open.step, inputs, reads, writes, outputs)
+        else:
+            _run(self._open.step, reads, _views(outputs) | writes, looks_up_tokens=True)
         return StepOutputs(outputs["tokens"], outputs["f_hat_next"], outputs["token_map_next"],
                            outputs.get("logits"), outputs.get("saliency"))
+
+    def _run_cut(self, step: CutStep, inputs: StepInputs, reads: dict[str, Tensor], writes: dict[str, Tensor],
+                 outputs: dict[str, Any]) -> dict[str, Any]:
+        """Fill the outputs but the tokens, which are returned."""
+        graphs, (batch, tokens) = self._manifest.graphs, inputs.uniform_Bl.shape
+        logits_RlV = outputs.get("logits", _empty(2 * batch, tokens, self._model.vocab_size))
+        shown = {name: outputs[name] for name in ("saliency",) if name in outputs}
+        _run(step.logits, _of(graphs[LOGITS], reads), _views(shown | {"logits": logits_RlV}) | writes)
+        mapping = self._samplers.map if self._samplers else map
+        drawn_Bl = draw_tokens(logits_RlV, inputs.uniform_Bl, inputs.forced_Bl, inputs.controls, mapping)
+        following = {name: outputs[name] for name in ("f_hat_next", "token_map_next")}
+        _run(step.latent, _of(graphs[LATENT], reads | {"tokens": view(drawn_Bl)}), _views(following))
+        return {"tokens": drawn_Bl}
 
     def decode(self, f_hat_BzPP: FloatArray) -> FloatArray:
         side = self._model.image_side
@@ -141,6 +145,8 @@ class OnnxRuntimeBackend:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  traceback: TracebackType | None) -> None:
         self._sessions = None
+        if self._samplers:
+            self._samplers.shutdown()
 
     @property
     def _open(self) -> LoadedGraphs:
@@ -180,24 +186,6 @@ class OnnxRuntimeBackend:
         return arrays | {name: _empty(*traced[name]) for name in self._traced if trace}
 
 
-def load_graph(path: Path, provider: Provider, threads: int, compute: str, lanes: int = 1) -> Any:
-    """A session of a plan's graph; raises PlanError where it does not load, ProviderError where the provider fails."""
-    import onnxruntime
-
-    options = session_options(max(1, threads - lanes + 1))  # the thread that asks computes too
-    providers = select_provider(options, provider, threads, compute, lanes)
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers)
-    except Exception as error:  # ONNX Runtime's errors share no base but Exception
-        way_out = "" if provider == PROVIDERS["cpu"] else "; export the plan again, or try --provider cpu"
-        raise PlanError(f"ONNX Runtime cannot load {path} with {provider.full_name}: "
-                        f"{shortened(str(error), MESSAGE_LENGTH)}{way_out}") from error
-    if provider.full_name not in session.get_providers():
-        raise ProviderError(f"{provider.full_name} does not start here, see its messages above; "
-                            "check its driver and libraries, or use --provider cpu")
-    return session
-
-
 def _run(session: Any, inputs: dict[str, Tensor], outputs: dict[str, Tensor], looks_up_tokens: bool = False) -> None:
     try:
         run_bound(session, inputs, outputs)
@@ -207,6 +195,11 @@ def _run(session: Any, inputs: dict[str, Tensor], outputs: dict[str, Tensor], lo
                            "which: export it again, or try smaller --cfg and --beta") from error
         raise RunError(f"ONNX Runtime failed: {shortened(str(error), MESSAGE_LENGTH)}; "
                        "a smaller --batch-size needs less memory") from error
+
+
+def _of(graph: GraphSpec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What the graph reads of these."""
+    return {tensor.name: tensors[tensor.name] for tensor in graph.inputs}
 
 
 def _empty(*shape: int) -> FloatArray:

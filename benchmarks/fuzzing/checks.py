@@ -207,7 +207,7 @@ def check_graph(place: Place, case: tuple[str, int, int]) -> None:
     for name, target in (("link", place.elsewhere / "canary"), ("sub/up", place.elsewhere)):
         (folder / name).symlink_to(target)
     (folder / "condition.onnx").write_bytes(_graph(location, offset, length))
-    from hieramp.runtime.onnxruntime_backend import load_graph
+    from hieramp.runtime.graphs import load_graph
     from hieramp.runtime.providers import find_provider
 
     session: InferenceSession = load_graph(folder / "condition.onnx", find_provider("cpu"), 1, "f32")

@@ -3,9 +3,9 @@
 import onnx
 
 from hieramp.export.decoder_graph import decoder_trunk
+from hieramp.export.dimensions import Dimensions
 from hieramp.export.fused.feature_maps import BiasedMap, FusedLayers
 from hieramp.export.graph import GraphBuilder
-from hieramp.export.step_graph import Dimensions
 from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor
 from hieramp_ref.spec import VqvaeSpec
 

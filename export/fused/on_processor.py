@@ -19,8 +19,8 @@ from hieramp.runtime.backend import Conditioning, Drawing, Request, StepInputs, 
 from hieramp.runtime.binding import run_bound, view
 from hieramp.runtime.contract import FUSED, HALVES, WEIGHTS, new_half, past_half
 from hieramp.runtime.cores import usable_cores
+from hieramp.runtime.graphs import LoadedGraphs
 from hieramp.runtime.manifest import Manifest
-from hieramp.runtime.onnxruntime_backend import LoadedGraphs
 from hieramp.runtime.scales import ScaleConstants, load_scale_constants
 from hieramp.runtime.sessions import session_options
 from hieramp.runtime.steps import draw_by_steps

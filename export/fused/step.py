@@ -4,18 +4,12 @@ import numpy as np
 import onnx
 
 from hieramp.export.block_graph import BlockContext
+from hieramp.export.dimensions import Dimensions
 from hieramp.export.fused.block import Modulation, fused_block
 from hieramp.export.fused.sampling import sample_in_two_levels
 from hieramp.export.graph import GraphBuilder
 from hieramp.export.operators import saliency_bias
-from hieramp.export.step_graph import (
-    Dimensions,
-    TransformerInputs,
-    TransformerOutputs,
-    head,
-    step_graph,
-    with_class_token,
-)
+from hieramp.export.step_graph import TransformerInputs, TransformerOutputs, head, step_graph, with_class_token
 from hieramp.export.weight_file import StoredTensor
 from hieramp.runtime.contract import HALVES, new_half, past_half
 from hieramp_ref.spec import ModelSpec

@@ -27,6 +27,6 @@ def test_a_plan_is_profiled_graph_by_graph(script: Script, small_model: SmallMod
     result = CliRunner().invoke(script("cpu_profile").main, [str(small_model.plan), "--batch", "2", "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.output)
-    assert set(found) == {"condition", "scale_step", "decoder"}
-    assert found["scale_step"]["Gemm"] > 0 and found["decoder"]["ReduceMean"] > 0
+    assert set(found) == {"condition", "scale_logits", "scale_latent", "decoder"}
+    assert found["scale_logits"]["Gemm"] > 0 and found["decoder"]["ReduceMean"] > 0
     assert all(seconds >= 0 for each in found.values() for seconds in each.values())

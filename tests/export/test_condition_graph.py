@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from hieramp.export.condition_graph import condition_graph
+from hieramp.export.dimensions import Dimensions
 from hieramp.export.model_source import LoadedModel
 from hieramp.export.plan import ExportOptions, plan_tensors
-from hieramp.export.step_graph import Dimensions
 from hieramp.export.weight_file import write_weights
 
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from hieramp.export import operators, step_graph
+from hieramp.export import latent_graph, operators
+from hieramp.export.gate import with_whole_step
 from hieramp.export.model_source import LoadedModel
 from hieramp.runtime import (
     GeneratedDataset,
@@ -30,8 +31,10 @@ from hieramp.runtime import (
 )
 from hieramp.runtime.backend_choice import Choice, Needs
 from hieramp.runtime.cli import main
+from hieramp.runtime.contract import MANIFEST
 from hieramp.runtime.distributed.pool import told_by
 from hieramp.runtime.job import Job
+from hieramp.runtime.manifest import manifest_json
 from hieramp.runtime.run_job import run_job
 from hieramp.runtime.workplace import safer_choice
 from hieramp.runtime.writers.picture_folder import FolderSink
@@ -307,16 +310,23 @@ def test_without_detection_the_picture_is_not_named(make_model: Models, export: 
     """Plans of earlier versions have no marks: ONNX Runtime stops at the look-up, for the whole batch."""
     with monkeypatch.context() as before:
         before.setattr(operators, "_SAMPLE_TOP_K_TOP_P", without_marks(operators._SAMPLE_TOP_K_TOP_P))
-        before.setattr(step_graph, "_entries", lambda g, tokens_Bl: tokens_Bl)
+        before.setattr(latent_graph, "_entries", lambda g, tokens_Bl: tokens_Bl)
         unmarked = export(overflowing(make_model()), tmp_path / "old.plan", precision="fp16")
+    write_whole_step(unmarked)
     with pytest.raises(RunError, match="this plan is too old to say which") as error:
         run_job(job(unmarked, tmp_path / "out"))
     assert not isinstance(error.value, NotFiniteError)
     assert not any(name.startswith("class_2") for name in pictures(tmp_path / "out"))  # nor are the others written
     run_job(job(unmarked, tmp_path / "few", classes="0-2"))
-    run_job(job(export(overflowing(make_model()), tmp_path / "new.plan", precision="fp16"), tmp_path / "marked",
-                classes="0-2"))
+    marked = export(overflowing(make_model()), tmp_path / "new.plan", precision="fp16")
+    write_whole_step(marked)
+    run_job(job(marked, tmp_path / "marked", classes="0-2"))
     assert pictures(tmp_path / "few") == pictures(tmp_path / "marked")  # marks change no bit of what is finite
+
+
+def write_whole_step(plan: Plan) -> None:
+    """Take the cut step out of the plan, as those of earlier versions have none."""
+    (plan.folder / MANIFEST).write_text(manifest_json(with_whole_step(plan).manifest))
 
 
 def without_marks(body: str) -> str:

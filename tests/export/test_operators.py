@@ -12,6 +12,8 @@ from onnx import TensorProto, helper
 from hieramp.export.fused.sampling import sample_in_two_levels
 from hieramp.export.graph import DOMAIN, IR_VERSION, OPSET
 from hieramp.export.operators import operator_bodies, saliency_bias, sample_top_k_top_p
+from hieramp.runtime import sampling
+from hieramp.runtime.schedule import ScaleControls
 from hieramp_ref.sampling import draw_tokens
 
 Run = Callable[..., list[np.ndarray]]
@@ -36,15 +38,27 @@ def run_saliency(run: Run, query: np.ndarray, keys: np.ndarray, beta: float, cou
     return tuple(run(one_node(saliency_bias(), feeds, outputs), **feeds))
 
 
-@pytest.fixture(params=["in one pass", "in two levels"])
+@pytest.fixture(params=["in one pass", "in two levels", "by the runtime"])
 def run_sampler(request: pytest.FixtureRequest, run_model: Run) -> Callable[..., np.ndarray]:
-    """Runs the sampler by either of its bodies; the second is for GPUs and means the same."""
+    """Runs the sampler by either of its bodies, of which the second is for GPUs, or as the runtime does on a processor.
+
+    They mean the same.
+    """
     def run(conditional: np.ndarray, *others: Any) -> np.ndarray:
+        if request.param == "by the runtime":
+            return sampled_by_the_runtime(conditional, *others)
         in_one = request.param == "in one pass"
         function = sample_top_k_top_p() if in_one else sample_in_two_levels(conditional.shape[-1])
         return sampled(run_model, function, conditional, *others)
 
     return run
+
+
+def sampled_by_the_runtime(conditional: np.ndarray, unconditional: np.ndarray, t: float, uniform: np.ndarray,
+                           top_k: int, top_p: float) -> np.ndarray:
+    logits = np.concatenate([conditional, unconditional]).astype(np.float32)
+    controls = ScaleControls(t, top_k, top_p, beta=0.0, select_count=1)
+    return sampling.draw_tokens(logits, uniform, np.full(uniform.shape, -1), controls)
 
 
 def sampled(run: Run, function: onnx.FunctionProto, conditional: np.ndarray, unconditional: np.ndarray, t: float,

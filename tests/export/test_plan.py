@@ -18,6 +18,7 @@ from hieramp.export.errors import ExportError
 from hieramp.export.model_source import LoadedModel
 from hieramp.export.plan import ExportOptions
 from hieramp.runtime import Plan
+from hieramp.runtime.contract import CUT, LATENT
 from hieramp_ref.var import Var
 
 Export = Callable[..., Plan]
@@ -63,7 +64,8 @@ def every_graph(plan: Plan) -> list[str]:
 
 
 def test_graphs_pass_the_checker_and_infer_every_shape(any_plan: Plan) -> None:
-    assert graph_names(any_plan) == ["condition", "decoder", "scale_00", "scale_01", "scale_02", "scale_step"]
+    assert graph_names(any_plan) == ["condition", "decoder", "scale_00", "scale_01", "scale_02", "scale_latent",
+                                     "scale_logits", "scale_step"]
     for name in graph_names(any_plan):
         onnx.checker.check_model(str(any_plan.path(f"{name}.onnx")), full_check=True)
         model = load(any_plan, name)
@@ -76,8 +78,9 @@ def test_opset_and_operator_bodies(any_plan: Plan) -> None:
     for name in graph_names(any_plan):
         model = load(any_plan, name)
         assert {o.domain: o.version for o in model.opset_import}[""] == 20
-        step = name.startswith("scale")
-        assert sorted(f.name for f in model.functions) == (["SaliencyBias", "SampleTopKTopP"] if step else [])
+        sampler = ["SampleTopKTopP"] if name.startswith("scale_") and name not in CUT else []
+        saliency = ["SaliencyBias"] if name.startswith("scale_") and name != LATENT else []
+        assert sorted(f.name for f in model.functions) == [*saliency, *sampler]
         used = {node.op_type for node in model.graph.node if node.domain == "hieramp"}
         assert used == {f.name for f in model.functions}
 
@@ -92,8 +95,11 @@ def test_no_weight_is_in_two_graphs_and_none_is_left_out(any_plan: Plan) -> None
         weights = {key for key in stored.keys() if not key.startswith("scale.")}  # noqa: SIM118 - not a dictionary
     assert weights - uses.keys() == {f"var.cls_tokens.{k}" for k in range(3)}  # they enter as scale.KK.class_token
     assert uses.keys() <= weights
+    step = external(load(any_plan, "scale_step"))
     for k in range(3):
-        assert external(load(any_plan, f"scale_{k:02d}")) == external(load(any_plan, "scale_step"))
+        assert external(load(any_plan, f"scale_{k:02d}")) == step
+    halves = [external(load(any_plan, name)) for name in CUT]
+    assert halves[0] | halves[1] == step and not halves[0].keys() & halves[1].keys()
 
 
 def test_inline_initializers_are_tiny(any_plan: Plan) -> None:
@@ -129,7 +135,7 @@ def test_external_data_are_the_bytes_of_the_tensor_of_that_name(any_plan: Plan) 
                 shape = [len(bytes_of_row), *entry["shape"][1:]] if entry["shape"] else []
                 assert (list(initializer.dims), initializer.data_type) == (shape, names[entry["dtype"]])
                 in_part[graph] += rows != slice(None)
-    steps = [graph for graph in every_graph(any_plan) if graph.startswith("scale")]
+    steps = [graph for graph in every_graph(any_plan) if graph.startswith("scale") and graph != LATENT]
     assert +in_part == Counter(dict.fromkeys(steps, 9))  # queries, keys and values of three blocks
 
 

@@ -10,9 +10,11 @@ import onnx
 import pytest
 import torch
 
+from hieramp.export.dimensions import static_dimensions
+from hieramp.export.latent_graph import phi_keys
 from hieramp.export.model_source import LoadedModel
 from hieramp.export.plan import ExportOptions, plan_tensors
-from hieramp.export.step_graph import phi_keys, static_dimensions, step_graph
+from hieramp.export.step_graph import step_graph
 from hieramp.export.weight_file import write_weights
 from hieramp.runtime import Drawing, OnnxRuntimeBackend, Plan, draw_batch, resolve_settings
 from hieramp.runtime.contract import WEIGHTS

@@ -130,8 +130,10 @@ def test_a_newer_schema_asks_for_an_upgrade() -> None:
     (setter("sampling.top_p", 0), r"sampling.top_p must lie in \(0, 1\], got 0"),
     (setter("classes.scheme", "mnist"), "classes.scheme must be one of .*, got 'mnist'"),
     (setter("classes.names", ["ant"]), "classes names 1 classes where model.num_classes is 4"),
-    (remover("graphs.decoder"), "graphs must be condition, scale_step, decoder and perhaps encoder, scale_step_fused, "
-                                "decoder_fused, got condition"),
+    (remover("graphs.decoder"), "graphs must be condition, scale_step, decoder and perhaps encoder, scale_logits, "
+                                "scale_latent, scale_step_fused, decoder_fused, got condition"),
+    (setter("graphs.scale_latent", {"file": "scale_step.onnx", "inputs": [], "outputs": []}),
+     "graphs must have both of scale_logits and scale_latent or neither, got scale_latent alone"),
     (setter("graphs.decoder.inputs", []), "graphs.decoder lacks f_hat"),
     (setter("graphs.decoder.outputs", []), "graphs.decoder lacks image"),
     (setter("graphs.condition.inputs", [{"name": n, "type": "int64", "shape": []} for n in ("labels", "seed")]),

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from hieramp.export.dimensions import Dimensions
 from hieramp.export.fused.decoder import fused_decoder_graph
 from hieramp.export.fused.step import fused_step_graph
 from hieramp.export.model_source import LoadedModel
 from hieramp.export.plan import graph_spec
-from hieramp.export.step_graph import Dimensions
 from hieramp.export.weight_file import read_layout
 from hieramp.runtime import Plan
 from hieramp.runtime.contract import FUSED, MANIFEST, WEIGHTS

@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto, helper
 
 import hieramp.runtime.schedule as schedule
+from hieramp.export.gate import with_whole_step
 from hieramp.export.model_source import LoadedModel
 from hieramp.export.parity.checkpoint import checkpoint, observe_checkpoint
 from hieramp.export.parity.comparison import Comparison, compare
@@ -29,8 +30,11 @@ from hieramp.runtime import (
     StepBackend,
     StepInputs,
     StepOutputs,
+    onnxruntime_backend,
 )
+from hieramp.runtime.contract import LOGITS
 from hieramp.runtime.manifest import ClassList, manifest_json
+from hieramp.runtime.sampling import draw_tokens
 from hieramp.runtime.scales import load_scale_constants
 from hieramp.runtime.steps import draw_by_steps
 
@@ -118,8 +122,14 @@ def test_a_swapped_weight_of_the_decoder(tiny: LoadedModel, copied: Plan) -> Non
     assert_first_failure(compared(tiny, edit_weights(copied, swap, *keys)), None, "decoder_max")
 
 
+def with_step(plan: Plan, step: str) -> Plan:
+    """The plan drawn by that graph of its step, whole or cut."""
+    return with_whole_step(plan) if step == "scale_step" else plan
+
+
+@pytest.mark.parametrize("step", ["scale_step", LOGITS])
 @pytest.mark.parametrize("factor", [0.5, 1.1, 2])
-def test_beta_off_by_a_factor(tiny: LoadedModel, copied: Plan, factor: float) -> None:
+def test_beta_off_by_a_factor(tiny: LoadedModel, copied: Plan, factor: float, step: str) -> None:
     """Scale 1 is the first that is amplified."""
     def scale_bias(model: onnx.ModelProto) -> None:
         body = next(function for function in model.functions if function.name == "SaliencyBias")
@@ -130,7 +140,7 @@ def test_beta_off_by_a_factor(tiny: LoadedModel, copied: Plan, factor: float) ->
         body.node.insert(at, helper.make_node("Mul", ["unscaled", "factor"], ["raised"]))
         body.node.insert(at, constant)
 
-    assert_first_failure(compared(tiny, edit_graph(copied, "scale_step", scale_bias)), 1, "logits_max")
+    assert_first_failure(compared(tiny, with_step(edit_graph(copied, step, scale_bias), step)), 1, "logits_max")
 
 
 def test_halves_rounded_up(tiny: LoadedModel, copied: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +155,20 @@ def test_conditional_and_unconditional_logits_swapped(tiny: LoadedModel, copied:
         sampler = next(node for node in model.graph.node if node.op_type == "SampleTopKTopP")
         sampler.input[0], sampler.input[1] = sampler.input[1], sampler.input[0]
 
-    found = compared(tiny, edit_graph(copied, "scale_step", swap_inputs))
+    found = compared(tiny, with_whole_step(edit_graph(copied, "scale_step", swap_inputs)))
+    assert_other_draws_alone(found)
+
+
+def test_conditional_and_unconditional_logits_swapped_by_the_runtime(tiny: LoadedModel, copied: Plan,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    def draw_swapped(logits_RlV: np.ndarray, *others: Any) -> np.ndarray:
+        return draw_tokens(np.concatenate(np.split(logits_RlV, 2)[::-1]), *others)
+
+    monkeypatch.setattr(onnxruntime_backend, "draw_tokens", draw_swapped)
+    assert_other_draws_alone(compared(tiny, copied))
+
+
+def assert_other_draws_alone(found: Comparison) -> None:
     assert_first_failure(found, 0, "flips")
     assert all(figure.passed for figure in found.figures if figure.quantity.startswith(("logits", "kl", "top")))
 
@@ -296,7 +319,9 @@ def _taken_apart(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
     yield helper.make_node("Div", [parts[1], parts[4]], [out])
 
 
-def test_fp16_without_its_float32_islands(massive: LoadedModel, export: Callable[..., Plan], tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", ["scale_step", LOGITS])
+def test_fp16_without_its_float32_islands(massive: LoadedModel, export: Callable[..., Plan], tmp_path: Path,
+                                          step: str) -> None:
     """The square of the large channel is more than float16 holds, which the first layer norm of scale 1 computes."""
     plan = export(massive, tmp_path / "massive.plan", precision="fp16", trace_outputs=True)
     assert compared(massive, plan).failure is None
@@ -305,4 +330,5 @@ def test_fp16_without_its_float32_islands(massive: LoadedModel, export: Callable
         without_islands(model)
         model.graph.initializer.append(helper.make_tensor("last_axis", TensorProto.INT64, [1], [-1]))
 
-    assert_first_failure(compared(massive, edit_graph(plan, "scale_step", damage)), 1, "logits_max")
+    found = compared(massive, with_step(edit_graph(plan, step, damage), step))
+    assert_first_failure(found, 1, "logits_max")

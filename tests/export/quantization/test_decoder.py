@@ -18,12 +18,12 @@ from torch import nn
 import hieramp.export.plan as plan_module
 from hieramp.export.bounds import minimum_psnr_db, psnr_db
 from hieramp.export.decoder_graph import decoder_graph
+from hieramp.export.dimensions import Dimensions
 from hieramp.export.errors import ParityError
 from hieramp.export.model_source import LoadedModel
 from hieramp.export.parity.facts import plan_facts
 from hieramp.export.plan import ExportOptions, plan_tensors
 from hieramp.export.quantization.decoder import decoder_tensors
-from hieramp.export.step_graph import Dimensions
 from hieramp.export.weight_file import StoredTensor, write_weights
 from hieramp.runtime import Plan
 from hieramp.runtime.quantization import DecoderQuantization
