@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from hieramp.runtime.lanes import Lanes
 from hieramp.runtime.schedule import ScaleControls
 
 FloatArray = NDArray[np.float32]
@@ -91,7 +92,7 @@ class Backend(Protocol[CacheT]):
 
 
 @runtime_checkable
-class StepBackend(Backend[tuple[CacheT, ...]], Protocol[CacheT]):
+class StepBackend(Backend[Lanes[CacheT]], Protocol[CacheT]):
     """A back end that hands out every step. It keeps no state between calls: keys and values live in the cache.
 
     Whole batches are drawn with several caches where parts of them are drawn beside one another.

@@ -1,12 +1,13 @@
 """Parts of a batch drawn beside one another on a processor, each in a lane that has a cache of its own.
 
-Threads that share every product wait for each other at the end of each. Lanes wait once, at the end of a batch.
+Threads that share every product wait for each other at the end of each. Lanes wait once, at the end of a batch, and not
+even there where the next one is begun before.
 """
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 PartT = TypeVar("PartT")
 LaneT = TypeVar("LaneT")
@@ -23,23 +24,37 @@ def lane_count(threads: int, images: int, at_once: int) -> int:
     return max(1, min(threads, images, at_once, _MOST))
 
 
-def in_lanes(draw: Callable[[LaneT, PartT], DrawnT], lanes: Sequence[LaneT], parts: Sequence[PartT]) -> list[DrawnT]:
-    """What `draw` makes of every part, in order; a part is drawn in the first lane that is free.
+class Lanes(Generic[LaneT]):
+    """The lanes of a back end. Several batches may be drawn in them: parts are begun in the order they come in."""
 
-    Raises what the first part that failed has raised, once no lane draws any more.
-    """
-    if len(lanes) == 1:
-        return [draw(lanes[0], part) for part in parts]
-    free: SimpleQueue[LaneT] = SimpleQueue()
-    for lane in lanes:
-        free.put(lane)
+    def __init__(self, lanes: Iterable[LaneT]):
+        self.each = tuple(lanes)
+        self._threads = ThreadPoolExecutor(len(self.each), "hieramp-lane") if len(self.each) > 1 else None
+        self._free: SimpleQueue[LaneT] = SimpleQueue()
+        for lane in self.each:
+            self._free.put(lane)
 
-    def drawn(part: PartT) -> DrawnT:
-        lane = free.get()
+    def draw(self, draw: Callable[[LaneT, PartT], DrawnT], parts: Sequence[PartT]) -> list[DrawnT]:
+        """What `draw` makes of every part, in order; a part is drawn in the first lane that is free.
+
+        Raises what the first part that failed has raised, once none of them is drawn any more.
+        """
+        if self._threads is None:
+            return [draw(self.each[0], part) for part in parts]
+        drawn = [self._threads.submit(self._in_free_lane, draw, part) for part in parts]
+        try:
+            return [part.result() for part in drawn]
+        finally:
+            wait([part for part in drawn if not part.cancel()])
+
+    def close(self) -> None:
+        """Drop the parts that no lane has begun, and wait for the others."""
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+
+    def _in_free_lane(self, draw: Callable[[LaneT, PartT], DrawnT], part: PartT) -> DrawnT:
+        lane = self._free.get()
         try:
             return draw(lane, part)
         finally:
-            free.put(lane)
-
-    with ThreadPoolExecutor(len(lanes)) as threads:
-        return list(threads.map(drawn, parts))
+            self._free.put(lane)

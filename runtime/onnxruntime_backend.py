@@ -25,6 +25,7 @@ from hieramp.runtime.contract import LATENT, LOGITS, new_kv, past_kv
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import RunError
 from hieramp.runtime.graphs import CutStep, LoadedGraphs, load_graph, load_graphs
+from hieramp.runtime.lanes import Lanes
 from hieramp.runtime.manifest import GraphSpec, Manifest
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.processor import cpu_features
@@ -75,10 +76,10 @@ class OnnxRuntimeBackend:
     def images_at_once(self) -> int:
         return max(1, images_at_once(self._model, self._manifest.cache_type) // self._lanes)
 
-    def new_cache(self, batch: int) -> tuple[KVCache, ...]:
+    def new_cache(self, batch: int) -> Lanes[KVCache]:
         lanes = min(self._lanes, batch)
         images = min(-(-batch // lanes), self.images_at_once)
-        return tuple(self.step_cache(images) for _ in range(lanes))
+        return Lanes(self.step_cache(images) for _ in range(lanes))
 
     def step_cache(self, batch: int) -> KVCache:
         model = self._model
@@ -89,7 +90,7 @@ class OnnxRuntimeBackend:
             raise RunError(f"no memory for the keys and values of {batch} pictures ({error}); "
                            "take a smaller --batch-size") from error
 
-    def draw(self, cache: tuple[KVCache, ...], request: Request) -> Drawing:
+    def draw(self, cache: Lanes[KVCache], request: Request) -> Drawing:
         return draw_by_steps(self, self._model, cache, request)
 
     def condition(self, labels_B: IntArray) -> Conditioning:

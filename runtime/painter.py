@@ -12,6 +12,7 @@ from hieramp.runtime.drawing import Picture, try_keys
 from hieramp.runtime.errors import NotFiniteError, SettingsError
 from hieramp.runtime.fault import Fault, describe
 from hieramp.runtime.images import to_pixels
+from hieramp.runtime.lanes import Lanes
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.recipe import Recipe
 from hieramp.runtime.record import Record
@@ -20,7 +21,7 @@ from hieramp.runtime.uniforms import SEED_LIMIT
 
 
 class Painter(Generic[CacheT]):
-    """Holds the cache of a back end; one thread at a time may use it."""
+    """Holds the cache of a back end; as many threads at a time may use it as it says."""
 
     def __init__(self, backend: Backend[CacheT], plan: Plan, recipe: Recipe, classes: Sequence[ClassEntry],
                  saliency: bool = False, second_try: SecondTry | None = None):
@@ -31,13 +32,26 @@ class Painter(Generic[CacheT]):
         self._forced_L = None if recipe.forced is None else np.array(recipe.forced, np.int64)
         self._cache = backend.new_cache(recipe.batch_size)
 
+    @property
+    def batches_at_once(self) -> int:
+        """Batches that may be attempted at the same time: the next one fills lanes that the end of one leaves idle."""
+        return 2 if isinstance(self._cache, Lanes) and len(self._cache.each) > 1 else 1
+
+    def close(self) -> None:
+        """Drop what is being attempted; nothing can be painted any more."""
+        if isinstance(self._cache, Lanes):
+            self._cache.close()
+
     def paint(self, batch: int) -> list[Record]:
         """The pictures of a batch; the same bytes whenever and in whatever order batches are painted.
 
         One that is not finite is drawn once more where there is a second try. Raises NotFiniteError, which holds the
         other pictures of the batch, where that is of no avail.
         """
-        outcomes = self.attempt(batch)
+        return self.settle(batch, self.attempt(batch))
+
+    def settle(self, batch: int, outcomes: Sequence[Outcome]) -> list[Record]:
+        """The same from what `attempt` gave; one thread at a time may ask, while others attempt other batches."""
         if self._second_try and any(isinstance(outcome, Fault) for outcome in outcomes):
             outcomes = self._second_try.improve(batch, self._batches.numbers(batch), outcomes)
         records = [outcome for outcome in outcomes if isinstance(outcome, Record)]

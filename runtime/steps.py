@@ -15,19 +15,18 @@ from hieramp.runtime.backend import (
     StepInputs,
     StepOutputs,
 )
-from hieramp.runtime.lanes import in_lanes
+from hieramp.runtime.lanes import Lanes
 from hieramp.runtime.manifest import ModelShape
 from hieramp.runtime.parts import join, split
 
 
-def draw_by_steps(backend: StepBackend[CacheT], model: ModelShape, caches: Sequence[CacheT],
-                  request: Request) -> Drawing:
+def draw_by_steps(backend: StepBackend[CacheT], model: ModelShape, caches: Lanes[CacheT], request: Request) -> Drawing:
     """Draw one batch, step by step, in parts of as many images as the back end takes at once in each of its lanes.
 
     A lane is what has a cache.
     """
-    parts = split(request, backend.images_at_once, len(caches))
-    return join(in_lanes(partial(_draw_part, backend, model), caches, parts))
+    parts = split(request, backend.images_at_once, len(caches.each))
+    return join(caches.draw(partial(_draw_part, backend, model), parts))
 
 
 def _draw_part(backend: StepBackend[CacheT], model: ModelShape, cache: CacheT, request: Request) -> Drawing:

@@ -1,7 +1,9 @@
 """Where batches are drawn: in this process, or by workers elsewhere; a run is told apart by nothing else."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +15,7 @@ from hieramp.runtime.plan import Plan
 from hieramp.runtime.progress import Worker
 from hieramp.runtime.recipe import Recipe
 from hieramp.runtime.record import Record
-from hieramp.runtime.second_try import Attempt, SecondTry
+from hieramp.runtime.second_try import Attempt, Outcome, SecondTry
 from hieramp.runtime.surroundings import survey
 
 Say = Callable[[str], None]
@@ -58,19 +60,38 @@ class Workplace(Protocol):
 
 
 class LocalStudio:
-    """A painter in this process, which needs to know nothing in advance."""
+    """A painter in this process. Where it takes several batches at once, they are begun before they are asked for."""
 
     def __init__(self, painter: Painter[Any]):
         self._painter = painter
+        self._threads = ThreadPoolExecutor(painter.batches_at_once, "hieramp-batch")
+        self._coming, self._begun = deque[int](), dict[int, Future[list[Outcome]]]()
 
     def expect(self, batches: Sequence[int]) -> None:
-        pass
+        if self._painter.batches_at_once > 1:
+            self._coming = deque(batches)
 
     def paint(self, batch: int) -> Sequence[Record]:
-        return self._painter.paint(batch)
+        self._begin()
+        if batch not in self._begun:
+            return self._painter.paint(batch)
+        outcomes = self._begun.pop(batch).result()
+        self._begin()
+        return self._painter.settle(batch, outcomes)
 
     def worker(self, batch: int) -> Worker | None:
         return None
+
+    def close(self) -> None:
+        """Drop what is begun."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._painter.close()
+        self._threads.shutdown()
+
+    def _begin(self) -> None:
+        while self._coming and len(self._begun) < self._painter.batches_at_once:
+            batch = self._coming.popleft()
+            self._begun[batch] = self._threads.submit(self._painter.attempt, batch)
 
 
 @dataclass(frozen=True)
@@ -91,7 +112,8 @@ class ThisProcess:
             stack.enter_context(second_try or nullcontext())
             threads, compute = self.wishes.threads, self.wishes.compute
             backend = stack.enter_context(open_choice(self.plan, choice, threads, compute, recipe.batch_size))
-            yield LocalStudio(Painter(backend, self.plan, recipe, classes, second_try=second_try))
+            painter = Painter(backend, self.plan, recipe, classes, second_try=second_try)
+            yield stack.enter_context(closing(LocalStudio(painter)))
 
     def _second_try(self, safer: Plan, recipe: Recipe, classes: Sequence[ClassEntry], choice: Choice) -> SecondTry:
         """Drawn in float32 where a run asks for a faster arithmetic."""

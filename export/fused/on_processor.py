@@ -20,6 +20,7 @@ from hieramp.runtime.binding import run_bound, view
 from hieramp.runtime.contract import FUSED, HALVES, WEIGHTS, new_half, past_half
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.graphs import LoadedGraphs
+from hieramp.runtime.lanes import Lanes
 from hieramp.runtime.manifest import Manifest
 from hieramp.runtime.scales import ScaleConstants, load_scale_constants
 from hieramp.runtime.sessions import session_options
@@ -57,13 +58,13 @@ class FusedOnProcessor:
         self.images_at_once = self._portable.images_at_once
         self.condition, self.decode = self._portable.condition, self._portable.decode
 
-    def new_cache(self, batch: int) -> tuple[Halves, ...]:
-        return (self.step_cache(batch),)
+    def new_cache(self, batch: int) -> Lanes[Halves]:
+        return Lanes([self.step_cache(batch)])
 
     def step_cache(self, batch: int) -> Halves:
         return Halves()
 
-    def draw(self, cache: tuple[Halves, ...], request: Request) -> Drawing:
+    def draw(self, cache: Lanes[Halves], request: Request) -> Drawing:
         return draw_by_steps(self, self._model, cache, request)
 
     def step(self, cache: Halves, scale: int, conditioning: Conditioning, inputs: StepInputs,

@@ -17,6 +17,7 @@ from hieramp.runtime.drawing import (
     draw_pictures,
 )
 from hieramp.runtime.errors import NotFiniteError, PlanError, SettingsError
+from hieramp.runtime.lanes import Lanes
 from hieramp.runtime.manifest import ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.schedule import Settings, resolve_settings
@@ -38,11 +39,11 @@ class NotingBackend:
     def step_cache(self, batch: int) -> int:
         return batch
 
-    def new_cache(self, batch: int) -> tuple[int]:
+    def new_cache(self, batch: int) -> Lanes[int]:
         self.caches.append(batch)
-        return (batch,)
+        return Lanes([batch])
 
-    def draw(self, cache: tuple[int], request: Request) -> Drawing:
+    def draw(self, cache: Lanes[int], request: Request) -> Drawing:
         return draw_by_steps(self, self.model, cache, request)
 
     def condition(self, labels_B: np.ndarray) -> Conditioning:

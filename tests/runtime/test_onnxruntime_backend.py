@@ -103,13 +103,13 @@ def test_a_cache_is_reused_and_written_in_place(plan: Plan) -> None:
     settings = resolve_settings(plan.manifest)
     with OnnxRuntimeBackend.open(plan, threads=1) as backend:
         cache = backend.new_cache(2)
-        pointers = [block.data_ptr() for block in cache[0].blocks]
+        pointers = [block.data_ptr() for block in cache.each[0].blocks]
         used = [draw_batch(backend, plan, settings, LABELS_B, uniforms(), cache=cache) for _ in range(2)]
     np.testing.assert_array_equal(used[0].f_hat_BzPP, used[1].f_hat_BzPP)
-    assert [block.data_ptr() for block in cache[0].blocks] == pointers
-    keys_L = cache[0].blocks[1].numpy()[:, 0, 0, 0, 0]
+    assert [block.data_ptr() for block in cache.each[0].blocks] == pointers
+    keys_L = cache.each[0].blocks[1].numpy()[:, 0, 0, 0, 0]
     assert keys_L[0] == 2 + 1  # label 2, block 1
-    assert cache[0].blocks[1].numpy()[0, 1, 2, 1, 3] == 2 * (4 + 1)  # a value of the first unconditional row
+    assert cache.each[0].blocks[1].numpy()[0, 1, 2, 1, 3] == 2 * (4 + 1)  # a value of the first unconditional row
 
 
 def test_free_and_forced_tokens_may_be_mixed(plan: Plan) -> None:

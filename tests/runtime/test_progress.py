@@ -85,10 +85,10 @@ def test_a_complete_run_says_so(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_a_failure_on_the_way_has_exit_code_1(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Painter, batch: int) -> None:
+    def fail(self: Painter, batch: int, outcomes: object) -> None:
         raise NotFiniteError(f"{PictureKey(3, 8)} is not finite")
 
-    monkeypatch.setattr(Painter, "paint", fail)
+    monkeypatch.setattr(Painter, "settle", fail)
     result = CliRunner().invoke(main, arguments(plan, tmp_path / "out"))
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 3 and "is not finite" in result.stderr

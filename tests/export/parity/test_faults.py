@@ -33,6 +33,7 @@ from hieramp.runtime import (
     onnxruntime_backend,
 )
 from hieramp.runtime.contract import LOGITS
+from hieramp.runtime.lanes import Lanes
 from hieramp.runtime.manifest import ClassList, manifest_json
 from hieramp.runtime.sampling import draw_tokens
 from hieramp.runtime.scales import load_scale_constants
@@ -210,14 +211,14 @@ class LeakyBackend:
 
     images_at_once = 1000
 
-    def new_cache(self, batch: int) -> tuple[dict[int, list[np.ndarray]]]:
-        return (self.step_cache(batch),)
+    def new_cache(self, batch: int) -> Lanes[dict[int, list[np.ndarray]]]:
+        return Lanes([self.step_cache(batch)])
 
     def step_cache(self, batch: int) -> dict[int, list[np.ndarray]]:
         model = self.plan.manifest.model
         return {-1: [np.zeros((0, 2, 2 * batch, model.heads, model.head_width), np.float32)] * model.depth}
 
-    def draw(self, cache: tuple[dict[int, list[np.ndarray]]], request: Request) -> Drawing:
+    def draw(self, cache: Lanes[dict[int, list[np.ndarray]]], request: Request) -> Drawing:
         return draw_by_steps(self, self.plan.manifest.model, cache, request)
 
     def condition(self, labels_B: np.ndarray) -> Conditioning:
