@@ -14,6 +14,7 @@ import click
 
 from hieramp.export.command import ExportCommand
 from hieramp.runtime import OnnxRuntimeBackend, Plan, batch_inputs, draw_batch, resolve_settings
+from hieramp.runtime.conditions import ConditionGraph
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.drawing import PictureKey
 from hieramp.runtime.graphs import load_graphs
@@ -40,7 +41,8 @@ def profiled(plan: Plan, batch: int, batches: int, threads: int) -> dict[str, Co
         sessions: dict[str, Any] = {}
 
         def load(name: str) -> Any:
-            return sessions.setdefault(name, _session(plan, name, threads, Path(folder)))
+            session = sessions.setdefault(name, _session(plan, name, threads, Path(folder)))
+            return ConditionGraph(session, model) if name == "condition" else session
 
         graphs = load_graphs(plan.manifest, cut=True, load=load)
         with OnnxRuntimeBackend(plan.manifest, load_scale_constants(plan), graphs, "cpu") as backend:

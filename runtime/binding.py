@@ -26,7 +26,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class KVCache:
-    """Keys and values [L, 2, R, H, D] of every block, sequence first, so that a prefix is contiguous."""
+    """Keys and values [L, 2, R, H, D] of every block, sequence first, so that a prefix is contiguous; L tokens."""
 
     device: str
     type: str
@@ -60,6 +60,11 @@ def view(array: NDArray[Any]) -> Tensor:
     if not array.flags.c_contiguous:
         raise ValueError(f"an array bound to a graph must be contiguous, got strides {array.strides}")
     return Tensor("cpu", ELEMENT_TYPES[array.dtype.name], array.shape, array.ctypes.data, array)
+
+
+def views(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Views of arrays by name."""
+    return {name: view(array) for name, array in arrays.items()}
 
 
 def scalar(value: float, type: str = "float32") -> NDArray[Any]:

@@ -159,8 +159,9 @@ class GeneratedDataset(Generic[ItemT]):
     def _painter(self, plan: Plan, choice: Choice, stack: ExitStack,
                  second_try: SecondTry | None = None) -> Painter[Any]:
         _log.debug("loading plan %s: %s", plan.folder, choice.sentence)
-        backend = stack.enter_context(open_choice(plan, choice, self._threads, batch_size=self._recipe.batch_size))
-        return Painter(backend, plan, self._recipe, self.classes, self._saliency, second_try)
+        recipe = self._recipe
+        opened = open_choice(plan, choice, self._threads, batch_size=recipe.batch_size, labels=recipe.classes)
+        return Painter(stack.enter_context(opened), plan, recipe, self.classes, self._saliency, second_try)
 
 
 def _check_saliency(plan: Plan) -> None:

@@ -1,17 +1,20 @@
 """Sessions of a plan's graphs on one of ONNX Runtime's providers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hieramp.runtime.binding import Tensor, run_bound
 from hieramp.runtime.bounds import MESSAGE_LENGTH
 from hieramp.runtime.contract import CUT, LATENT, LOGITS
-from hieramp.runtime.errors import PlanError, ProviderError
+from hieramp.runtime.errors import PlanError, ProviderError, RunError
 from hieramp.runtime.manifest import Manifest
 from hieramp.runtime.providers import PROVIDERS, Provider, select_provider
 from hieramp.runtime.sessions import session_options
 from hieramp.runtime.terminal import shortened
+
+_BEYOND_CODEBOOK = "indices element out of data bounds"
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class CutStep:
 
 @dataclass(frozen=True)
 class LoadedGraphs:
-    """Sessions of what drawing takes; the step is one session, or cut."""
+    """What drawing takes: conditions (`conditions.py`), and sessions of step and decoder; the step may be cut."""
 
     condition: Any
     step: Any
@@ -33,9 +36,10 @@ class LoadedGraphs:
 
 def load_graphs(manifest: Manifest, cut: bool, load: Callable[[str], Any]) -> LoadedGraphs:
     """The sessions that `load` opens by a graph's name; the step cut where that is wanted and the plan has it so."""
+    condition = load("condition")  # first, as its weights may be gone before the others come
     in_two = cut and set(CUT) <= set(manifest.graphs)
     step = CutStep(load(LOGITS), load(LATENT)) if in_two else load("scale_step")
-    return LoadedGraphs(load("condition"), step, load("decoder"))
+    return LoadedGraphs(condition, step, load("decoder"))
 
 
 def load_graph(path: Path, provider: Provider, threads: int, compute: str, lanes: int = 1) -> Any:
@@ -54,3 +58,16 @@ def load_graph(path: Path, provider: Provider, threads: int, compute: str, lanes
         raise ProviderError(f"{provider.full_name} does not start here, see its messages above; "
                             "check its driver and libraries, or use --provider cpu")
     return session
+
+
+def run_graph(session: Any, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor],
+              looks_up_tokens: bool = False) -> None:
+    """Run a session that reads and writes these views; raises RunError where it fails."""
+    try:
+        run_bound(session, inputs, outputs)
+    except Exception as error:  # ONNX Runtime's errors share no base but Exception
+        if looks_up_tokens and _BEYOND_CODEBOOK in str(error):
+            raise RunError("a picture of this batch has NaN or infinity in its logits, and this plan is too old to say "
+                           "which: export it again, or try smaller --cfg and --beta") from error
+        raise RunError(f"ONNX Runtime failed: {shortened(str(error), MESSAGE_LENGTH)}; "
+                       "a smaller --batch-size needs less memory") from error

@@ -3,6 +3,7 @@
 On a processor the step is cut where the plan has it so, and the tokens are drawn between its halves (`sampling.py`).
 """
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -19,23 +20,20 @@ from hieramp.runtime.backend import (
     StepInputs,
     StepOutputs,
 )
-from hieramp.runtime.binding import KVCache, Tensor, run_bound, scalar, view
-from hieramp.runtime.bounds import MESSAGE_LENGTH
+from hieramp.runtime.binding import KVCache, Tensor, scalar, view, views
+from hieramp.runtime.conditions import ConditionGraph, Conditions, ConditionTable, fits_table
 from hieramp.runtime.contract import LATENT, LOGITS, new_kv, past_kv
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import RunError
-from hieramp.runtime.graphs import CutStep, LoadedGraphs, load_graph, load_graphs
+from hieramp.runtime.graphs import CutStep, LoadedGraphs, load_graph, load_graphs, run_graph
 from hieramp.runtime.lanes import Lanes
-from hieramp.runtime.manifest import GraphSpec, Manifest
+from hieramp.runtime.manifest import GraphSpec, Manifest, ModelShape
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.processor import cpu_features
 from hieramp.runtime.providers import PROVIDERS, check_compute, check_precision, find_provider
 from hieramp.runtime.sampling import draw_tokens
 from hieramp.runtime.scales import ScaleConstants, load_scale_constants
 from hieramp.runtime.steps import draw_by_steps
-from hieramp.runtime.terminal import shortened
-
-_BEYOND_CODEBOOK = "indices element out of data bounds"
 
 
 class OnnxRuntimeBackend:
@@ -52,10 +50,11 @@ class OnnxRuntimeBackend:
 
     @classmethod
     def open(cls, plan: Plan, provider: str = "cpu", threads: int | None = None,
-             compute: str = "f32", lanes: int = 1) -> "OnnxRuntimeBackend":
+             compute: str = "f32", lanes: int = 1, labels: Collection[int] = ()) -> "OnnxRuntimeBackend":
         """Load the graphs; `threads` defaults to the cores this process may use, and are shared by the lanes.
 
-        Lanes draw parts of a batch beside one another: `lanes_for` says how many suit batches of a size.
+        Lanes draw parts of a batch beside one another: `lanes_for` says how many suit batches of a size. `labels` are
+        the classes that will be drawn, where that is known: the condition graph then need not stay in memory.
         With `compute` "bf16" OpenVINO computes what the graphs have in float32 in bfloat16 (docs/precision.md). Raises
         ProviderError where provider or arithmetic are not there, PlanError where a graph does not load.
         """
@@ -67,7 +66,8 @@ class OnnxRuntimeBackend:
         def load(name: str) -> Any:
             # A processor's latent graph stays in float32 and asks for no kernel a shape: it is small.
             provider, arithmetic = (PROVIDERS["cpu"], "f32") if name == LATENT else (found, compute)
-            return load_graph(plan.path(plan.manifest.graphs[name].file), provider, threads, arithmetic, lanes)
+            session = load_graph(plan.path(plan.manifest.graphs[name].file), provider, threads, arithmetic, lanes)
+            return _conditions(session, plan.manifest.model, labels) if name == "condition" else session
 
         graphs = load_graphs(plan.manifest, found.device == "cpu", load)
         return cls(plan.manifest, constants, graphs, found.device, lanes, threads // lanes)
@@ -83,7 +83,8 @@ class OnnxRuntimeBackend:
 
     def step_cache(self, batch: int) -> KVCache:
         model = self._model
-        shape = (model.token_count, 2, 2 * batch, model.heads, model.head_width)
+        kept = model.token_range(model.scale_count - 1)[0]  # no scale reads the last one's keys and values
+        shape = (kept, 2, 2 * batch, model.heads, model.head_width)
         try:
             return KVCache.allocate(self._device, self._manifest.cache_type, shape, model.depth)
         except Exception as error:  # ONNX Runtime's errors share no base but Exception
@@ -94,15 +95,8 @@ class OnnxRuntimeBackend:
         return draw_by_steps(self, self._model, cache, request)
 
     def condition(self, labels_B: IntArray) -> Conditioning:
-        rows, model = 2 * len(labels_B), self._model
-        out = Conditioning(
-            _empty(rows, model.depth, 6, model.width),
-            _empty(rows, 2, model.width),
-            _empty(rows, model.scale_tokens[0], model.width),
-        )
-        outputs = {"adaln": out.adaln_Rd6C, "adaln_head": out.adaln_head_R2C, "token_map": out.token_map_RlC}
-        _run(self._open.condition, {"labels": view(labels_B)}, _views(outputs))
-        return out
+        conditions: Conditions = self._open.condition
+        return conditions.of(labels_B)
 
     def step(self, cache: KVCache, scale: int, conditioning: Conditioning, inputs: StepInputs,
              trace: bool = False) -> StepOutputs:
@@ -110,12 +104,13 @@ class OnnxRuntimeBackend:
         cache = cache.of_rows(2 * len(inputs.uniform_Bl))
         blocks = range(self._model.depth)
         reads = self.step_inputs(scale, conditioning, inputs) | {past_kv(b): cache.rows(b, 0, past) for b in blocks}
-        writes = {new_kv(b): cache.rows(b, past, end) for b in blocks}
+        last = scale + 1 == self._model.scale_count
+        writes = {} if last else {new_kv(b): cache.rows(b, past, end) for b in blocks}
         outputs = self.step_outputs(scale, len(inputs.uniform_Bl), trace)
         if isinstance(self._open.step, CutStep):
             outputs |= self._run_cut(self._open.step, inputs, reads, writes, outputs)
         else:
-            _run(self._open.step, reads, _views(outputs) | writes, looks_up_tokens=True)
+            run_graph(self._open.step, reads, views(outputs) | writes, looks_up_tokens=True)
         return StepOutputs(outputs["tokens"], outputs["f_hat_next"], outputs["token_map_next"],
                            outputs.get("logits"), outputs.get("saliency"))
 
@@ -125,11 +120,11 @@ class OnnxRuntimeBackend:
         graphs, (batch, tokens) = self._manifest.graphs, inputs.uniform_Bl.shape
         logits_RlV = outputs.get("logits", _empty(2 * batch, tokens, self._model.vocab_size))
         shown = {name: outputs[name] for name in ("saliency",) if name in outputs}
-        _run(step.logits, _of(graphs[LOGITS], reads), _views(shown | {"logits": logits_RlV}) | writes)
+        run_graph(step.logits, _of(graphs[LOGITS], reads), views(shown | {"logits": logits_RlV}) | writes)
         mapping = self._samplers.map if self._samplers else map
         drawn_Bl = draw_tokens(logits_RlV, inputs.uniform_Bl, inputs.forced_Bl, inputs.controls, mapping)
         following = {name: outputs[name] for name in ("f_hat_next", "token_map_next")}
-        _run(step.latent, _of(graphs[LATENT], reads | {"tokens": view(drawn_Bl)}), _views(following))
+        run_graph(step.latent, _of(graphs[LATENT], reads | {"tokens": view(drawn_Bl)}), views(following))
         return {"tokens": drawn_Bl}
 
     def decode(self, f_hat_BzPP: FloatArray) -> FloatArray:
@@ -137,7 +132,7 @@ class OnnxRuntimeBackend:
         image_B3SS, size = _empty(len(f_hat_BzPP), 3, side, side), decoder_batch(side)
         for begin in range(0, len(f_hat_BzPP), size):
             part = slice(begin, begin + size)
-            _run(self._open.decoder, {"f_hat": view(f_hat_BzPP[part])}, {"image": view(image_B3SS[part])})
+            run_graph(self._open.decoder, {"f_hat": view(f_hat_BzPP[part])}, {"image": view(image_B3SS[part])})
         return image_B3SS
 
     def __enter__(self) -> "OnnxRuntimeBackend":
@@ -170,7 +165,7 @@ class OnnxRuntimeBackend:
         if self._model.class_token_scales:
             arrays |= {"class_token": constants.class_token_cC, "beta": scalar(controls.beta),
                        "select_count": scalar(controls.select_count, "int64")}
-        return _views(arrays)
+        return views(arrays)
 
     def step_outputs(self, scale: int, batch: int, trace: bool) -> dict[str, Any]:
         """Arrays for what the step writes beside the caches."""
@@ -187,15 +182,9 @@ class OnnxRuntimeBackend:
         return arrays | {name: _empty(*traced[name]) for name in self._traced if trace}
 
 
-def _run(session: Any, inputs: dict[str, Tensor], outputs: dict[str, Tensor], looks_up_tokens: bool = False) -> None:
-    try:
-        run_bound(session, inputs, outputs)
-    except Exception as error:  # ONNX Runtime's errors share no base but Exception
-        if looks_up_tokens and _BEYOND_CODEBOOK in str(error):
-            raise RunError("a picture of this batch has NaN or infinity in its logits, and this plan is too old to say "
-                           "which: export it again, or try smaller --cfg and --beta") from error
-        raise RunError(f"ONNX Runtime failed: {shortened(str(error), MESSAGE_LENGTH)}; "
-                       "a smaller --batch-size needs less memory") from error
+def _conditions(session: Any, model: ModelShape, labels: Collection[int]) -> Conditions:
+    graph = ConditionGraph(session, model)
+    return ConditionTable.computed(graph, labels) if fits_table(model, labels) else graph
 
 
 def _of(graph: GraphSpec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -205,7 +194,3 @@ def _of(graph: GraphSpec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _empty(*shape: int) -> FloatArray:
     return np.empty(shape, np.float32)
-
-
-def _views(arrays: dict[str, Any]) -> dict[str, Tensor]:
-    return {name: view(array) for name, array in arrays.items()}

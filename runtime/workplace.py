@@ -111,7 +111,8 @@ class ThisProcess:
             second_try = self._second_try(self.safer, recipe, classes, choice) if self.safer else None
             stack.enter_context(second_try or nullcontext())
             threads, compute = self.wishes.threads, self.wishes.compute
-            backend = stack.enter_context(open_choice(self.plan, choice, threads, compute, recipe.batch_size))
+            opened = open_choice(self.plan, choice, threads, compute, recipe.batch_size, recipe.classes)
+            backend = stack.enter_context(opened)
             painter = Painter(backend, self.plan, recipe, classes, second_try=second_try)
             yield stack.enter_context(closing(LocalStudio(painter)))
 
@@ -120,8 +121,9 @@ class ThisProcess:
         choice = safer_choice(safer, choice, Needs(recipe.batch_size, recipe.settings.top_k))
 
         def load(stack: ExitStack) -> Attempt:
-            backend = stack.enter_context(open_choice(safer, choice, self.wishes.threads, batch_size=recipe.batch_size))
-            return Painter(backend, safer, recipe, classes).attempt
+            threads = self.wishes.threads
+            opened = open_choice(safer, choice, threads, batch_size=recipe.batch_size, labels=recipe.classes)
+            return Painter(stack.enter_context(opened), safer, recipe, classes).attempt
 
         return SecondTry(safer, load, f"{choice.backend} ({choice.provider})")
 

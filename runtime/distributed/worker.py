@@ -54,7 +54,7 @@ class PaintingWorker:
         choice = brief.wishes.choose(plan, Needs(recipe.batch_size, recipe.settings.top_k))
         check_choice(recipe, choice)
         threads = slot.threads(brief.wishes.threads, usable_cores())
-        opened = open_choice(plan, choice, threads, brief.wishes.compute, recipe.batch_size)
+        opened = open_choice(plan, choice, threads, brief.wishes.compute, recipe.batch_size, recipe.classes)
         backend = opened.__enter__()  # until the process is ended
         self._painter = Painter(backend, plan, recipe, classes)
         return Worker(slot.node, slot.address, _actor_id(), os.getpid())
