@@ -153,7 +153,7 @@ class OnnxRuntimeBackend:
     def step_inputs(self, scale: int, conditioning: Conditioning, inputs: StepInputs) -> dict[str, Tensor]:
         """What the step reads beside the caches."""
         constants, controls = self._constants[scale], inputs.controls
-        arrays = {
+        arrays: dict[str, Any] = {
             "token_map": inputs.token_map_RlC, "adaln": conditioning.adaln_Rd6C,
             "adaln_head": conditioning.adaln_head_R2C, "f_hat": inputs.f_hat_BzPP,
             "uniform": inputs.uniform_Bl, "forced": inputs.forced_Bl,
