@@ -7,6 +7,7 @@ even there where the next one is begun before.
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from queue import SimpleQueue
+from threading import Event
 from typing import Generic, TypeVar
 
 PartT = TypeVar("PartT")
@@ -25,11 +26,15 @@ def lane_count(threads: int, images: int, at_once: int) -> int:
 
 
 class Lanes(Generic[LaneT]):
-    """The lanes of a back end. Several batches may be drawn in them: parts are begun in the order they come in."""
+    """The lanes of a back end. Several batches may be drawn in them: parts are begun in the order they come in.
+
+    `begun` is set once a first part is, or none ever will be.
+    """
 
     def __init__(self, lanes: Iterable[LaneT]):
         self.each = tuple(lanes)
         self._threads = ThreadPoolExecutor(len(self.each), "hieramp-lane") if len(self.each) > 1 else None
+        self.begun = Event()
         self._free: SimpleQueue[LaneT] = SimpleQueue()
         for lane in self.each:
             self._free.put(lane)
@@ -50,10 +55,12 @@ class Lanes(Generic[LaneT]):
     def close(self) -> None:
         """Drop the parts that no lane has begun, and wait for the others."""
         if self._threads is not None:
+            self.begun.set()
             self._threads.shutdown(cancel_futures=True)
 
     def _in_free_lane(self, draw: Callable[[LaneT, PartT], DrawnT], part: PartT) -> DrawnT:
         lane = self._free.get()
+        self.begun.set()
         try:
             return draw(lane, part)
         finally:

@@ -37,6 +37,11 @@ class Painter(Generic[CacheT]):
         """Batches that may be attempted at the same time: the next one fills lanes that the end of one leaves idle."""
         return 2 if isinstance(self._cache, Lanes) and len(self._cache.each) > 1 else 1
 
+    def wait_for_begin(self) -> None:
+        """Wait until something is being drawn, so that what is attempted next comes behind it."""
+        if isinstance(self._cache, Lanes):
+            self._cache.begun.wait()
+
     def close(self) -> None:
         """Drop what is being attempted; nothing can be painted any more."""
         if isinstance(self._cache, Lanes):

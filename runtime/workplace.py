@@ -65,7 +65,7 @@ class LocalStudio:
     def __init__(self, painter: Painter[Any]):
         self._painter = painter
         self._threads = ThreadPoolExecutor(painter.batches_at_once, "hieramp-batch")
-        self._coming, self._begun = deque[int](), dict[int, Future[list[Outcome]]]()
+        self._coming, self._begun, self._any = deque[int](), dict[int, Future[list[Outcome]]](), False
 
     def expect(self, batches: Sequence[int]) -> None:
         if self._painter.batches_at_once > 1:
@@ -91,7 +91,14 @@ class LocalStudio:
     def _begin(self) -> None:
         while self._coming and len(self._begun) < self._painter.batches_at_once:
             batch = self._coming.popleft()
-            self._begun[batch] = self._threads.submit(self._painter.attempt, batch)
+            self._begun[batch] = self._threads.submit(self._attempt, batch, not self._any)
+            self._any = True
+
+    def _attempt(self, batch: int, first: bool) -> list[Outcome]:
+        """The second batch is begun with the first, and must not be drawn before it; later ones are far apart."""
+        if not first:
+            self._painter.wait_for_begin()
+        return self._painter.attempt(batch)
 
 
 @dataclass(frozen=True)

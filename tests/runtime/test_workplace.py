@@ -1,6 +1,7 @@
 """Batches that are begun in this process before they are asked for."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -27,8 +28,10 @@ class NotingPainter:
         self.begun, self.changed, self.closed = list[int](), threading.Condition(), False
         self.let_go = {batch: threading.Event() for batch in range(10)}
         self.failing: set[int] = set()
+        self.seconds_before = 0.0
 
     def attempt(self, batch: int) -> list[str]:
+        time.sleep(self.seconds_before)
         with self.changed:
             self.begun.append(batch)
             self.changed.notify_all()
@@ -36,6 +39,10 @@ class NotingPainter:
         if batch in self.failing:
             raise ValueError(batch)
         return [f"attempt {batch}"]
+
+    def wait_for_begin(self) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.begun or self.closed, SECONDS)
 
     def settle(self, batch: int, outcomes: list[str]) -> list[str]:
         return [*outcomes, f"settled {batch}"]
@@ -45,7 +52,9 @@ class NotingPainter:
         return self.settle(batch, self.attempt(batch))
 
     def close(self) -> None:
-        self.closed = True
+        with self.changed:
+            self.closed = True
+            self.changed.notify_all()
         for event in self.let_go.values():
             event.set()
 
@@ -81,6 +90,18 @@ def test_the_next_batch_is_begun_before_it_is_asked_for_and_none_further(open_st
         painter.let_go[batch].set()
         assert studio.paint(batch) == [f"attempt {batch}", f"settled {batch}"]
     painter.wait_for(0, 1, 2, 5)
+
+
+def test_the_second_batch_is_drawn_behind_the_first(open_studio: Open) -> None:
+    """However long the first takes to begin."""
+    painter, studio = open_studio(2)
+    painter.seconds_before = 0.05
+    for event in painter.let_go.values():
+        event.set()
+    studio.expect([3, 1])
+    studio.paint(3)
+    studio.paint(1)
+    assert painter.begun == [3, 1]
 
 
 def test_a_batch_at_a_time_is_drawn_when_it_is_asked_for(open_studio: Open) -> None:
