@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 
@@ -131,18 +130,16 @@ def test_bf16_passes_where_saliency_ties(make_model: Callable[..., LoadedModel],
     assert parity is not None and parity.passed
 
 
-def test_an_amplification_that_is_not_there_is_found(tiny: LoadedModel, export: Callable[..., Plan],
-                                                     tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The plan selects by another rule: the least salient positions."""
-    bodies = step_module.operator_bodies
-
-    def other_rule() -> list[onnx.FunctionProto]:
-        functions = bodies()
-        larger = next(node for node in functions[0].node if node.op_type == "Greater")
-        larger.op_type = "Less"
-        return functions
-
-    monkeypatch.setattr(step_module, "operator_bodies", other_rule)
+@pytest.mark.parametrize("step", ["whole", "cut"])
+def test_an_amplification_that_is_not_there_is_found(tiny: LoadedModel, export: Callable[..., Plan], tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """One form of the step selects by another rule: the least salient positions."""
+    saliency, sampler = step_module.operator_bodies()
+    next(node for node in saliency.node if node.op_type == "Greater").op_type = "Less"
+    if step == "whole":
+        monkeypatch.setattr(step_module, "operator_bodies", lambda: [saliency, sampler])
+    else:
+        monkeypatch.setattr(step_module, "saliency_bias", lambda: saliency)
     for precision in ("fp32", "fp16", "bf16"):
         with pytest.raises(ParityError, match="logits of scale 1"):
             export(tiny, tmp_path / "tiny.plan", precision=precision)
