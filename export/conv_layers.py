@@ -9,6 +9,7 @@ from typing import Any
 from hieramp.export.graph import GraphBuilder
 from hieramp.export.layers import dequantized_weight, quantized, silu
 from hieramp.export.quantization.decoder_layers import adds_bias_behind
+from hieramp.export.subpixel import PLACES, padding
 from hieramp.export.weight_file import EIGHT_BIT_TYPES
 from hieramp_ref.convnet import NORM_EPS
 from hieramp_ref.spec import VqvaeSpec
@@ -35,22 +36,32 @@ class ConvLayers:
         In the type of the graph, or in int8 where its weight is stored so.
         """
         g, pad = self.g, kernel // 2
-        shrinking: dict[str, Any] = {"pads": [0, 0, pad, pad], "strides": [stride, stride]}
-        placed: dict[str, Any] = {"pads": [pad] * 4} if stride == 1 else shrinking
-        placed["kernel_shape"] = [kernel, kernel]
-        value, bias = g.cast(x.value, self.type_name), g.weight(f"{key}.bias", self.type_name)
-        if g.stored[f"{key}.weight"].type_name in EIGHT_BIT_TYPES:
-            out = self._eight_bit_conv(value, key, bias, placed)
-        else:
-            out = g.op("Conv", value, g.weight(f"{key}.weight", self.type_name), bias, **placed)
+        placed: dict[str, Any] = {"kernel_shape": [kernel, kernel], "pads": [pad] * 4}
+        if stride > 1:
+            placed |= {"pads": [0, 0, pad, pad], "strides": [stride, stride]}
+        weight = dequantized_weight(g, key) if self._is_rounded(key) else g.weight(f"{key}.weight", self.type_name)
+        out = self._convolved(self._operand(x, key), weight, key, placed)
         return FeatureMap(g.cast(out, "float32"), g.stored[f"{key}.weight"].shape[0], x.side // stride)
 
-    def _eight_bit_conv(self, x: str, key: str, bias: str, placed: dict[str, Any]) -> str:
-        """Input, weight and output pass through int8, which ONNX Runtime makes one kernel of."""
-        g, narrow_type, behind = self.g, self.g.stored[f"{key}.weight"].type_name, adds_bias_behind(key)
-        operands = quantized(g, x, f"{key}.input_scale", narrow_type), dequantized_weight(g, key)
-        out = g.op("Conv", *operands, *([] if behind else [bias]), **placed)
-        out = quantized(g, out, f"{key}.output_scale", narrow_type)
+    def _is_rounded(self, key: str) -> bool:
+        return self.g.stored[f"{key}.weight"].type_name in EIGHT_BIT_TYPES
+
+    def _operand(self, x: FeatureMap, key: str, copy: int | None = None) -> str:
+        """What a convolution multiplies: the map in the type of the graph, or through int8."""
+        g, value = self.g, self.g.cast(x.value, self.type_name)
+        if not self._is_rounded(key):
+            return value
+        return quantized(g, value, f"{key}.input_scale", g.stored[f"{key}.weight"].type_name, copy)
+
+    def _convolved(self, operand: str, weight: str, key: str, placed: dict[str, Any]) -> str:
+        """The convolution with its bias; where input and weight pass through int8 the output does too, which ONNX
+        Runtime makes one kernel of."""
+        g, bias = self.g, self.g.weight(f"{key}.bias", self.type_name)
+        if not self._is_rounded(key):
+            return g.op("Conv", operand, weight, bias, **placed)
+        behind = adds_bias_behind(key)
+        out = g.op("Conv", operand, weight, *([] if behind else [bias]), **placed)
+        out = quantized(g, out, f"{key}.output_scale", g.stored[f"{key}.weight"].type_name)
         return g.op("Add", out, g.op("Reshape", bias, g.const([-1, 1, 1]))) if behind else out
 
     def norm(self, x: FeatureMap, key: str) -> FeatureMap:
@@ -114,7 +125,28 @@ class ConvLayers:
         return self.conv(x, f"{key}.conv", stride=2)
 
     def upsample(self, x: FeatureMap, key: str) -> FeatureMap:
-        scales = self.g.const([1, 1, 2, 2], "float32")
-        large = self.g.op("Resize", x.value, "", scales, mode="nearest", nearest_mode="floor",
-                          coordinate_transformation_mode="asymmetric")
-        return self.conv(FeatureMap(large, x.channels, 2 * x.side), f"{key}.conv")
+        """A convolution of the doubled map: four of the map as it is, and their results in the places of each pixel."""
+        g, key = self.g, f"{key}.conv"
+        channels = g.stored[f"{key}.bias"].shape[0]
+        results = [self._convolved(self._operand(x, key, copy), weight, key,
+                                   {"kernel_shape": [2, 2], "pads": padding(*PLACES[copy])})
+                   for copy, weight in enumerate(self._subpixel_weights(key, channels))]
+        doubled = g.op("DepthToSpace", g.op("Concat", *results, axis=1), blocksize=2, mode="DCR")
+        return FeatureMap(g.cast(doubled, "float32"), channels, 2 * x.side)
+
+    def _subpixel_weights(self, key: str, channels: int) -> list[str]:
+        """The four kernels of `subpixel_weight`: stored in int8, or computed from the published weight.
+
+        Back ends compute once what is constant; sums are float32's, rounded once where products are narrower.
+        """
+        g = self.g
+        if self._is_rounded(key):
+            return [dequantized_weight(g, key, i * channels, (i + 1) * channels) for i in range(len(PLACES))]
+        weight = g.weight(f"{key}.weight", "float32")
+        return [g.cast(kernel, self.type_name) for rows in self._halves(weight, 2) for kernel in self._halves(rows, 3)]
+
+    def _halves(self, weight: str, axis: int) -> tuple[str, str]:
+        g = self.g
+        first, middle, last = g.ops("Split", 3, weight, axis=axis, num_outputs=3)
+        return (g.op("Concat", first, g.op("Add", middle, last), axis=axis),
+                g.op("Concat", g.op("Add", first, middle), last, axis=axis))

@@ -49,10 +49,15 @@ def _eight_bit_products(
     return [g.op("Add", product, bias) if bias else product for product, bias in zip(products, biases, strict=True)]
 
 
-def quantized(g: GraphBuilder, x: str, scale_key: str, narrow_type: str) -> str:
-    """A value that passes through 8 bits, by the scale of that key; it has the type of the scale."""
+def quantized(g: GraphBuilder, x: str, scale_key: str, narrow_type: str, copy: int | None = None) -> str:
+    """A value that passes through 8 bits, by the scale of that key; it has the type of the scale.
+
+    Roundings of one value that differ in `copy`, of at most its dimensions, stay apart: ONNX Runtime would make one of
+    them, and then products of signed numbers. With a single scale the axis, which tells them apart, says nothing.
+    """
     scale, zero = g.stored_weight(scale_key), g.zero(narrow_type)
-    value = g.op("DequantizeLinear", g.op("QuantizeLinear", x, scale, zero), scale, zero)
+    axis = {} if copy is None else {"axis": copy}
+    value = g.op("DequantizeLinear", g.op("QuantizeLinear", x, scale, zero, **axis), scale, zero)
     g.types[value] = g.stored[scale_key].type_name
     return value
 

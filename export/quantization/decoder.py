@@ -8,8 +8,9 @@ from torch import Tensor
 
 from hieramp.export.errors import ExportError
 from hieramp.export.quantization.decoder_error import ConvolutionRange, decoder_gains, decoder_ranges
-from hieramp.export.quantization.decoder_layers import decoder_weights
+from hieramp.export.quantization.decoder_layers import decoder_weights, is_upsampling
 from hieramp.export.quantization.formats import FORMATS, quantize, row_scales, scale_for
+from hieramp.export.subpixel import subpixel_weight, with_subpixel_upsampling
 from hieramp.runtime.quantization import DecoderQuantization, QuantizedConvolution
 from hieramp_ref.vqvae import Vqvae
 
@@ -22,6 +23,7 @@ def plan_decoder(vqvae: Vqvae, latents_BzPP: Tensor, base_precision: str, psnr_d
 
     Raises ExportError where it is not finite.
     """
+    vqvae = with_subpixel_upsampling(vqvae)
     weights, ranges = decoder_weights(vqvae), decoder_ranges(vqvae, latents_BzPP)
     for layer, found in ranges.items():
         if not math.isfinite(found.input_largest + found.output_largest):
@@ -53,15 +55,16 @@ def decoder_tensors(
     tensors: Mapping[str, Tensor], decoder: DecoderQuantization, base_precision: str
 ) -> dict[str, Tensor]:
     """The changed tensors of a plan: int8 weights, and `weight_scale` [N], `weight_zero_point` [N], all zero,
-    `input_scale` [] and `output_scale` [] for each."""
+    `input_scale` [] and `output_scale` [] for each; of the upsampling ones those of `subpixel_weight`."""
     changed: dict[str, Tensor] = {}
     for name, layer in decoder.layers.items():
         if layer.eight_bits:
-            weight_NK = tensors[f"{name}.weight"].flatten(1)
-            scale_N = row_scales(weight_NK, INT8, base_precision)
-            narrow_NK = quantize(weight_NK, scale_N[:, None], INT8)
+            published = tensors[f"{name}.weight"]
+            weight = subpixel_weight(published) if is_upsampling(name) else published
+            scale_N = row_scales(weight.flatten(1), INT8, base_precision)
+            narrow_NK = quantize(weight.flatten(1), scale_N[:, None], INT8)
             changed |= {
-                f"{name}.weight": narrow_NK.reshape(tensors[f"{name}.weight"].shape),
+                f"{name}.weight": narrow_NK.reshape(weight.shape),
                 f"{name}.weight_scale": scale_N,
                 f"{name}.weight_zero_point": torch.zeros(len(scale_N), dtype=torch.int8),
                 f"{name}.input_scale": torch.tensor(layer.input_scale),

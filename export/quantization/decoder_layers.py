@@ -16,7 +16,10 @@ Convolve = Callable[[str, Tensor, Tensor, Product], Tensor]
 
 
 def decoder_weights(vqvae: Vqvae) -> dict[str, Tensor]:
-    """Weights [N, C, k, k] of the convolutions between the decoder's first and last, by the layer's key in a plan."""
+    """Weights [N, C, k, k] of the convolutions between the decoder's first and last, by the layer's key in a plan.
+
+    Those that plans multiply with are those of a model `with_subpixel_upsampling`.
+    """
     return {f"vae.decoder.{name}": module.weight.detach() for name, module in vqvae.decoder.named_modules()
             if isinstance(module, nn.Conv2d) and name not in _STAY_FLOAT}
 
@@ -25,9 +28,14 @@ def adds_bias_behind(layer: str) -> bool:
     """Whether a layer's output is rounded before its bias is added.
 
     ONNX Runtime fuses a convolution only where its rounded output has one reader. A group norm reads it several times,
-    and a block beside the shortcut around it, so there the bias is that reader.
+    so there the bias is that reader.
     """
-    return layer.endswith((".conv1", ".upsample.conv"))
+    return layer.endswith(".conv1")
+
+
+def is_upsampling(layer: str) -> bool:
+    """Whether a layer's stored 8-bit weight is that of `subpixel_weight`."""
+    return layer.endswith(".upsample.conv")
 
 
 class WatchedConvolutions(TorchFunctionMode):

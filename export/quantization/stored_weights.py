@@ -13,6 +13,7 @@ from hieramp.export.errors import ParityError
 from hieramp.export.quantization.block_layers import block_weights
 from hieramp.export.quantization.decoder_layers import decoder_weights
 from hieramp.export.quantization.formats import FORMATS, EightBitFormat, steps_off
+from hieramp.export.subpixel import with_subpixel_upsampling
 from hieramp.runtime.quantization import Quantization
 from hieramp_ref.var import Var
 from hieramp_ref.vqvae import Vqvae
@@ -22,7 +23,7 @@ _HALF_A_STEP = 0.5 + 1e-3  # division and product are rounded as well
 
 def check_stored_weights(path: Path, var: Var, vqvae: Vqvae, quantization: Quantization, precision: str) -> None:
     """Raise ParityError for a weight that is not what its stored form stands for, or another scale not calibrated."""
-    weights = block_weights(var) | decoder_weights(vqvae)
+    weights = block_weights(var) | decoder_weights(with_subpixel_upsampling(vqvae))
     convolutions = quantization.decoder.layers if quantization.decoder else {}
     with safe_open(path, "pt") as stored:
         for name, layer in (quantization.layers | convolutions).items():

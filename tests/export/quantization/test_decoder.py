@@ -24,6 +24,7 @@ from hieramp.export.model_source import LoadedModel
 from hieramp.export.parity.facts import plan_facts
 from hieramp.export.plan import ExportOptions, plan_tensors
 from hieramp.export.quantization.decoder import decoder_tensors
+from hieramp.export.subpixel import with_subpixel_upsampling
 from hieramp.export.weight_file import StoredTensor, write_weights
 from hieramp.runtime import Plan
 from hieramp.runtime.quantization import DecoderQuantization
@@ -49,11 +50,11 @@ def latents(count: int) -> torch.Tensor:
 
 
 def rounded_decoder(vqvae: Vqvae, quantized: DecoderQuantization) -> Vqvae:
-    """The reference with its operands and results rounded, by hooks of PyTorch and NumPy's own rounding."""
+    """The reference, upsampling as plans do, with operands and results rounded by hooks and NumPy's own rounding."""
     def to_steps(x: torch.Tensor, scale: torch.Tensor | float) -> torch.Tensor:
         return torch.from_numpy(np.clip(np.rint((x / scale).numpy()), -128, 127)) * scale
 
-    vqvae = copy.deepcopy(vqvae)
+    vqvae = with_subpixel_upsampling(copy.deepcopy(vqvae))
     for name, layer in quantized.layers.items():
         if layer.eight_bits:
             module = vqvae.get_submodule(name.removeprefix("vae."))
@@ -61,10 +62,17 @@ def rounded_decoder(vqvae: Vqvae, quantized: DecoderQuantization) -> Vqvae:
             scale = module.weight.abs().amax((1, 2, 3), keepdim=True) / 127
             module.weight.data = to_steps(module.weight.data, scale)
             module.register_forward_pre_hook(lambda _, x, layer=layer: (to_steps(x[0], layer.input_scale),))
-            behind = module.bias.detach()[:, None, None] if name.endswith("upsample.conv") else torch.zeros(1)
+            behind = module.bias.detach()[:, None, None] if name.endswith("conv1") else torch.zeros(1)
             module.register_forward_hook(lambda _, x, y, layer=layer, behind=behind: to_steps(
                 y - behind, layer.output_scale) + behind)
     return vqvae
+
+
+def multiplied_weight(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """The weight that a plan multiplies with: of an upsampling, taps that meet the same pixel are summed."""
+    taps = torch.tensor([[[1, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]], dtype=torch.float32)  # place, tap, old tap
+    kernels = torch.einsum("aty,bux,ncyx->abnctu", taps, taps, weight).flatten(0, 2)
+    return kernels if name.endswith("upsample.conv") else weight
 
 
 @every_base
@@ -74,7 +82,7 @@ def test_weights_and_scales_by_formula(tiny: LoadedModel, int8_decoder_plan: Dec
     assert all(layer.eight_bits for layer in decoder(plan).layers.values())
     with safe_open(plan.path("weights.safetensors"), "pt") as stored:
         for name, layer in decoder(plan).layers.items():
-            weight = tiny.vqvae.get_parameter(f"{name.removeprefix('vae.')}.weight").detach()
+            weight = multiplied_weight(name, tiny.vqvae.get_parameter(f"{name.removeprefix('vae.')}.weight").detach())
             narrow, scale = stored.get_tensor(f"{name}.weight"), stored.get_tensor(f"{name}.weight_scale")
             assert (narrow.dtype, scale.dtype, narrow.shape) == (torch.int8, dtype, weight.shape)
             torch.testing.assert_close(scale.float(), (weight.abs().amax((1, 2, 3)) / 127).to(dtype).float())
@@ -89,7 +97,7 @@ def test_weights_and_scales_by_formula(tiny: LoadedModel, int8_decoder_plan: Dec
 def test_onnx_runtime_fuses_every_convolution(
     make_model: Callable[..., LoadedModel], export: Callable[..., Plan], tmp_path: Path, tiny_sizes: dict[str, object],
 ) -> None:
-    """Each becomes its own int8 kernel, the first two and the last stay float; upsampling's output is read twice."""
+    """Each becomes its own int8 kernel, an upsampling one four; the first two and the last stay float."""
     plan = export(make_model(tiny_sizes), tmp_path / "x.plan", precision="int8", base_precision="fp32",
                   calibration_images=16, decoder_psnr=0)
     options = onnxruntime.SessionOptions()
@@ -97,7 +105,9 @@ def test_onnx_runtime_fuses_every_convolution(
     onnxruntime.InferenceSession(str(plan.path("decoder.onnx")), options, ["CPUExecutionProvider"])
     nodes = onnx.load(tmp_path / "optimised.onnx", load_external_data=False).graph.node
     kinds = Counter(node.op_type for node in nodes)
-    assert (kinds["QLinearConv"], kinds["Conv"] + kinds["FusedConv"]) == (len(decoder(plan).layers), 3)
+    upsamplings = sum(name.endswith("upsample.conv") for name in decoder(plan).layers)
+    kernels = len(decoder(plan).layers) + 3 * upsamplings
+    assert (kinds["QLinearConv"], kinds["Conv"] + kinds["FusedConv"]) == (kernels, 3)
 
 
 @pytest.mark.parametrize("name", ["mid.attn_1.qkv", "mid.block_1.conv2", "up.2.upsample.conv",
@@ -143,8 +153,10 @@ def test_as_many_layers_stay_float_as_the_psnr_needs(
     assert 0 < len(kept) < len(decoder(plan).layers)
     assert -20 * math.log10(decoder(plan).image_error) >= all_in_int8 + 4
     model = onnx.load(plan.path("decoder.onnx"), load_external_data=False)
-    float_weights = {node.input[1].removesuffix(".weight") for node in model.graph.node if node.op_type == "Conv"}
-    assert kept == float_weights & decoder(plan).layers.keys()
+    rounded = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    in_float = {node.input[2].removesuffix(".bias") for node in model.graph.node
+                if node.op_type == "Conv" and node.input[1] not in rounded}
+    assert kept == in_float & decoder(plan).layers.keys()
     with safe_open(plan.path("weights.safetensors"), "pt") as stored:
         for name in kept:
             weight = tiny.vqvae.get_parameter(f"{name.removeprefix('vae.')}.weight")
