@@ -36,9 +36,9 @@ class ConvLayers:
         In the type of the graph, or in int8 where its weight is stored so.
         """
         g, pad = self.g, kernel // 2
-        placed: dict[str, Any] = {"kernel_shape": [kernel, kernel], "pads": [pad] * 4}
-        if stride > 1:
-            placed |= {"pads": [0, 0, pad, pad], "strides": [stride, stride]}
+        shrinking: dict[str, Any] = {"pads": [0, 0, pad, pad], "strides": [stride, stride]}
+        placed: dict[str, Any] = {"pads": [pad] * 4} if stride == 1 else shrinking
+        placed["kernel_shape"] = [kernel, kernel]
         weight = dequantized_weight(g, key) if self._is_rounded(key) else g.weight(f"{key}.weight", self.type_name)
         out = self._convolved(self._operand(x, key), weight, key, placed)
         return FeatureMap(g.cast(out, "float32"), g.stored[f"{key}.weight"].shape[0], x.side // stride)
@@ -129,7 +129,7 @@ class ConvLayers:
         g, key = self.g, f"{key}.conv"
         channels = g.stored[f"{key}.bias"].shape[0]
         results = [self._convolved(self._operand(x, key, copy), weight, key,
-                                   {"kernel_shape": [2, 2], "pads": padding(*PLACES[copy])})
+                                   {"pads": padding(*PLACES[copy]), "kernel_shape": [2, 2]})
                    for copy, weight in enumerate(self._subpixel_weights(key, channels))]
         doubled = g.op("DepthToSpace", g.op("Concat", *results, axis=1), blocksize=2, mode="DCR")
         return FeatureMap(g.cast(doubled, "float32"), channels, 2 * x.side)
