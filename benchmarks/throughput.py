@@ -60,7 +60,7 @@ def draw(run: Run, subject: Subject, batch: int) -> Finished:
     if subject.is_reference:
         return run_child([CHILDREN / "draw_reference.py", *run.files.reference_options, "--device", run.device,
                           *options])
-    return run_child([CHILDREN / "draw_runtime.py", run.plan(subject), *options])
+    return run_child([CHILDREN / "draw_runtime.py", run.plan(subject), *options, *subject.parts])
 
 
 def warm_up(run: Run, subject: Subject) -> int:
@@ -108,7 +108,7 @@ def measure(run: Run) -> list[dict[str, Any]]:
     started = time.strftime("%Y-%m-%dT%H:%M:%S")
     return [{
         "run": started, "model": run.files.name, "subject": subject.name, "batch": batch,
-        "options": list(subject.options), "plan": subject.plan or None, "threads": run.threads,
+        "options": [*subject.options, *subject.parts], "plan": subject.plan or None, "threads": run.threads,
         "device": run.device, "warm_up": warm_up(run, subject), "timed_batches": run.timed, "repeats": run.repeats,
         "seed": run.seed, "parity": parity[subject.name],
     } | speed(turns, batch, operations, ceiling, subject.ceiling) for (batch, subject), turns in all_turns(run).items()]

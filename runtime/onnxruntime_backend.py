@@ -40,21 +40,24 @@ class OnnxRuntimeBackend:
     """Runs a plan's graphs with one execution provider; use it as a context manager, which frees the weights."""
 
     def __init__(self, manifest: Manifest, constants: tuple[ScaleConstants, ...], sessions: LoadedGraphs, device: str,
-                 lanes: int = 1, samplers: int = 1):
+                 lanes: int = 1, samplers: int = 1, at_once: int | None = None):
         """`samplers` are the threads that draw tokens from logits in each lane, where the step is cut."""
         self._manifest, self._model, self._lanes = manifest, manifest.model, lanes
         self._constants, self._device = constants, device
+        self._at_once = at_once or images_at_once(self._model, manifest.cache_type)
         self._sessions: LoadedGraphs | None = sessions
         self._samplers = ThreadPoolExecutor(samplers, "hieramp-sample") if samplers > 1 else None
         self._traced = {tensor.name for tensor in manifest.graphs["scale_step"].outputs} & {"logits", "saliency"}
 
     @classmethod
     def open(cls, plan: Plan, provider: str = "cpu", threads: int | None = None,
-             compute: str = "f32", lanes: int = 1, labels: Collection[int] = ()) -> "OnnxRuntimeBackend":
+             compute: str = "f32", lanes: int = 1, labels: Collection[int] = (),
+             at_once: int | None = None) -> "OnnxRuntimeBackend":
         """Load the graphs; `threads` defaults to the cores this process may use, and are shared by the lanes.
 
         Lanes draw parts of a batch beside one another: `lanes_for` says how many suit batches of a size. `labels` are
-        the classes that will be drawn, where that is known: the condition graph then need not stay in memory.
+        the classes that will be drawn, where that is known: the condition graph then need not stay in memory. `at_once`
+        are the pictures that may be in memory, all lanes together, by default those of `images_at_once`.
         With `compute` "bf16" OpenVINO computes what the graphs have in float32 in bfloat16 (docs/precision.md). Raises
         ProviderError where provider or arithmetic are not there, PlanError where a graph does not load.
         """
@@ -70,11 +73,11 @@ class OnnxRuntimeBackend:
             return _conditions(session, plan.manifest.model, labels) if name == "condition" else session
 
         graphs = load_graphs(plan.manifest, found.device == "cpu", load)
-        return cls(plan.manifest, constants, graphs, found.device, lanes, threads // lanes)
+        return cls(plan.manifest, constants, graphs, found.device, lanes, threads // lanes, at_once)
 
     @property
     def images_at_once(self) -> int:
-        return max(1, images_at_once(self._model, self._manifest.cache_type) // self._lanes)
+        return max(1, self._at_once // self._lanes)
 
     def new_cache(self, batch: int) -> Lanes[KVCache]:
         lanes = min(self._lanes, batch)

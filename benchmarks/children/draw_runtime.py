@@ -21,12 +21,13 @@ from hieramp.runtime.command import OneLineCommand
 @click.option("--seed", type=int, required=True)
 @click.option("--threads", type=int, required=True)
 @click.option("--lanes", type=int, help="Parts of a batch at a time.  [default: as hieramp-run]")
+@click.option("--at-once", type=int, help="Pictures in memory, all lanes together.  [default: as hieramp-run]")
 @click.option("--provider", default="cpu")
 @click.option("--compute", default="f32")
 @engine_options
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(plan_folder: Path, images: int, batch: int, warm_up: int, seed: int, threads: int, lanes: int | None,
-         provider: str, compute: str, engines: Path | None, cuda_graphs: str, out: Path) -> None:
+         at_once: int | None, provider: str, compute: str, engines: Path | None, cuda_graphs: str, out: Path) -> None:
     """Write `tokens` [images, L] and print the seconds of loading and of every batch; on a GPU not by stage."""
     began = time.perf_counter()
     from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, batch_inputs, draw_batch, resolve_settings
@@ -38,7 +39,7 @@ def main(plan_folder: Path, images: int, batch: int, warm_up: int, seed: int, th
     labels = range(min(images, model.num_classes))  # known beforehand, as a run's are
     lanes = lanes or lanes_for(plan.manifest, provider, threads, batch)
     opening = (opened_on_gpu(plan, engines, cuda_graphs, notes) if on_gpu else
-               OnnxRuntimeBackend.open(plan, provider, threads, compute, lanes, labels))
+               OnnxRuntimeBackend.open(plan, provider, threads, compute, lanes, labels, at_once))
     with opening as backend:
         timed = backend if on_gpu else TimedBackend(backend, clock, model)
         cache = backend.new_cache(batch)

@@ -8,15 +8,17 @@ from hieramp.runtime.processor import multiplies_bf16
 
 @dataclass(frozen=True)
 class Subject:
-    """One way to draw: `plan` names a plan of the run ("" is the reference), `options` go to the script that draws.
+    """One way to draw: `plan` names a plan of the run ("" is the reference), `options` go to the scripts that draw.
 
-    `ceiling` is the precision of its matrix products, whose ceiling it is measured against.
+    `ceiling` is the precision of its matrix products, whose ceiling it is measured against. `parts` go to the script
+    that is timed alone: how a batch is cut into parts changes no picture.
     """
 
     name: str
     plan: str
     ceiling: str
     options: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
 
     @property
     def is_reference(self) -> bool:
@@ -28,8 +30,8 @@ class Subject:
         return self.plan != "plain"
 
 
-def _ours(name: str, plan: str, ceiling: str, provider: str, compute: str = "f32") -> Subject:
-    return Subject(name, plan, ceiling, ("--provider", provider, "--compute", compute))
+def _ours(name: str, plan: str, ceiling: str, provider: str, compute: str = "f32", *parts: str) -> Subject:
+    return Subject(name, plan, ceiling, ("--provider", provider, "--compute", compute), parts)
 
 
 def _reference(name: str, ceiling: str, *options: str) -> Subject:
@@ -54,6 +56,8 @@ SUBJECTS = {subject.name: subject for subject in (
     _ours("openvino-bf16-explicit", "bf16", "bf16", "openvino"),
     _ours("openvino-int8", "int8", "int8", "openvino"),
     _ours("openvino-int8-bf16", "int8", "int8", "openvino", "bf16"),
+    _ours("openvino-int8-bf16-8", "int8", "int8", "openvino", "bf16", "--at-once", "8"),
+    _ours("openvino-int8-bf16-1-lane", "int8", "int8", "openvino", "bf16", "--lanes", "1"),
     _ours("cuda", "fp16", "fp16", "cuda"),
     _ours("tensorrt", "fp16", "fp16", "tensorrt"),
     _ours("nv_tensorrt_rtx", "fp16", "fp16", "nv_tensorrt_rtx"),

@@ -133,9 +133,8 @@ def test_a_plan_draws_the_same_in_lanes(plan: Plan, provider: str, request: pyte
     assert [lane.shape[2] for lane in cache.each] == [2 * 4, 2 * 4]
 
 
-def test_lanes_share_the_memory_of_a_batch(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hieramp.runtime.onnxruntime_backend.images_at_once", lambda *_: 6)
-    with OnnxRuntimeBackend.open(plan, threads=2, lanes=2) as backend:
+def test_lanes_share_the_memory_of_a_batch(plan: Plan) -> None:
+    with OnnxRuntimeBackend.open(plan, threads=2, lanes=2, at_once=6) as backend:
         assert backend.images_at_once == 3
         assert [lane.shape[2] for lane in backend.new_cache(8).each] == [2 * 3, 2 * 3]
         assert [lane.shape[2] for lane in backend.new_cache(1).each] == [2]

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, batch_inputs, draw_batch, resolve_settings
-from hieramp.runtime import onnxruntime_backend as module
 from hieramp.runtime.backend import Drawing, Request
 from hieramp.runtime.parts import join, split
 
@@ -56,12 +55,12 @@ def test_joined_parts_are_the_whole() -> None:
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
-def test_a_plan_draws_the_same_in_parts(plan: Plan, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+def test_a_plan_draws_the_same_in_parts(plan: Plan, at_once: int) -> None:
     model, settings = plan.manifest.model, resolve_settings(plan.manifest)
     inputs = batch_inputs([PictureKey(i % model.num_classes, i) for i in range(5)], model, 0)
     with OnnxRuntimeBackend.open(plan, threads=1) as backend:
         whole = draw_batch(backend, plan, settings, *inputs)
-        monkeypatch.setattr(module, "images_at_once", lambda *_: at_once)
+    with OnnxRuntimeBackend.open(plan, threads=1, at_once=at_once) as backend:
         cache = backend.new_cache(5)
         for _ in range(2):
             parts = draw_batch(backend, plan, settings, *inputs, cache=cache)
