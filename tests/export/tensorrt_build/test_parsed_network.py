@@ -37,7 +37,7 @@ LAYER_CLASSES = {
     "CONSTANT": "IConstantLayer", "CONVOLUTION": "IConvolutionLayer", "CUMULATIVE": "ICumulativeLayer",
     "ELEMENTWISE": "IElementWiseLayer", "FILL": "IFillLayer", "GATHER": "IGatherLayer",
     "MATRIX_MULTIPLY": "IMatrixMultiplyLayer", "NORMALIZATION": "INormalizationLayer", "REDUCE": "IReduceLayer",
-    "RESIZE": "IResizeLayer", "SHUFFLE": "IShuffleLayer", "SLICE": "ISliceLayer", "SOFTMAX": "ISoftMaxLayer",
+    "SHUFFLE": "IShuffleLayer", "SLICE": "ISliceLayer", "SOFTMAX": "ISoftMaxLayer",
     "TOPK": "ITopKLayer", "UNARY": "IUnaryLayer",
 }
 
@@ -112,11 +112,12 @@ def cumulative(layer: Any, x: Array, axis: Array) -> Array:
 
 
 def convolved(layer: Any, x: Array, kernel: Array | None = None, bias: Array | None = None) -> Array:
-    assert tuple(layer.pre_padding) == tuple(layer.post_padding)
+    (top, left), (bottom, right) = layer.pre_padding, layer.post_padding
     size = tuple(layer.kernel_size_nd)
     weight = np.array(layer.kernel if kernel is None else kernel).reshape(layer.num_output_maps, -1, *size)
     offset = np.array(layer.bias if bias is None else bias).ravel()
-    return functional.conv2d(tensor(x), tensor(weight), tensor(offset), padding=tuple(layer.pre_padding)).numpy()
+    padded = functional.pad(tensor(x), (left, right, top, bottom))
+    return functional.conv2d(padded, tensor(weight), tensor(offset)).numpy()
 
 
 def gathered(layer: Any, x: Array, index: Array) -> Array:
@@ -127,11 +128,6 @@ def gathered(layer: Any, x: Array, index: Array) -> Array:
 def filled(layer: Any, shape: Array, first: Array, step: Array) -> Array:
     assert layer.operation.name == "LINSPACE"
     return np.ravel(first)[0] + np.ravel(step)[0] * np.arange(whole(shape)[0])
-
-
-def enlarged(layer: Any, x: Array, *_: Array | None) -> Array:
-    assert (layer.resize_mode.name, list(layer.scales)) == ("NEAREST", [1, 1, 2, 2])
-    return x.repeat(2, axis=2).repeat(2, axis=3)
 
 
 def cast(layer: Any, x: Array) -> Array:
@@ -150,7 +146,7 @@ LAYERS: dict[str, Callable[..., Array]] = {
     "SQUEEZE": lambda layer, x, which=None: np.squeeze(x, None if which is None else tuple(whole(which))),
     "UNSQUEEZE": lambda layer, x, which: np.expand_dims(x, tuple(whole(which))),
     "SHUFFLE": shuffle, "SLICE": sliced, "MATRIX_MULTIPLY": product, "NORMALIZATION": normalised, "SOFTMAX": softmax,
-    "CUMULATIVE": cumulative, "CONVOLUTION": convolved, "GATHER": gathered, "FILL": filled, "RESIZE": enlarged,
+    "CUMULATIVE": cumulative, "CONVOLUTION": convolved, "GATHER": gathered, "FILL": filled,
     "CAST": cast,
 }
 
