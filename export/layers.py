@@ -52,8 +52,8 @@ def _eight_bit_products(
 def quantized(g: GraphBuilder, x: str, scale_key: str, narrow_type: str, copy: int | None = None) -> str:
     """A value that passes through 8 bits, by the scale of that key; it has the type of the scale.
 
-    Roundings of one value that differ in `copy`, of at most its dimensions, stay apart: ONNX Runtime would make one of
-    them, and then products of signed numbers. With a single scale the axis, which tells them apart, says nothing.
+    Roundings of one value stay apart if they differ in `copy`, a number below its dimensions: ONNX Runtime would make
+    one of them, and then products of signed numbers. The axis, which tells them apart, says nothing with one scale.
     """
     scale, zero = g.stored_weight(scale_key), g.zero(narrow_type)
     axis = {} if copy is None else {"axis": copy}

@@ -52,11 +52,14 @@ class SubpixelUpsample(nn.Module):
         padded = self.conv(x_BChw).chunk(len(PLACES), dim=1)
         results = [part[:, :, row:row + h, column:column + w]
                    for part, (row, column) in zip(padded, PLACES, strict=True)]
-        # [B, 4, N, h, w] with the place first, to channels with the place last, as pixel_shuffle reads them.
+        # pixel_shuffle wants the place last among the channels: [B, N, 4, h, w] as [B, 4 N, h, w].
         return functional.pixel_shuffle(torch.stack(results, dim=2).flatten(1, 2), 2)
 
 
 def _halves(weight: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """The two kernels along an axis: the first result's pixel is the middle tap's and the last one's."""
+    """Along an axis, the kernel of the first of two results and that of the second.
+
+    The first meets the pixel before and twice its own, the second twice its own and the one behind.
+    """
     first, middle, last = weight.split(1, axis)
     return torch.cat([first, middle + last], axis), torch.cat([first + middle, last], axis)
