@@ -1,6 +1,7 @@
 """Layers that several graphs share, as nodes: linear maps, quantized or not, modulated layer norm, SiLU."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def quantized(g: GraphBuilder, x: str, scale_key: str, narrow_type: str, copy: i
     one of them, and then products of signed numbers. The axis, which tells them apart, says nothing with one scale.
     """
     scale, zero = g.stored_weight(scale_key), g.zero(narrow_type)
-    axis = {} if copy is None else {"axis": copy}
+    axis: dict[str, Any] = {} if copy is None else {"axis": copy}
     value = g.op("DequantizeLinear", g.op("QuantizeLinear", x, scale, zero, **axis), scale, zero)
     g.types[value] = g.stored[scale_key].type_name
     return value

@@ -31,8 +31,9 @@ def with_subpixel_upsampling(vqvae: Vqvae) -> Vqvae:
     """The same model, computing so where it doubles; all other parameters are shared."""
     shared = copy.deepcopy(vqvae, {id(tensor): tensor for tensor in (*vqvae.parameters(), *vqvae.buffers())})
     for level in shared.decoder.up:
-        if isinstance(getattr(level, "upsample", None), Upsample):
-            level.upsample = SubpixelUpsample(level.upsample)
+        upsample = getattr(level, "upsample", None)
+        if isinstance(upsample, Upsample):
+            level.upsample = SubpixelUpsample(upsample)
     return shared
 
 
