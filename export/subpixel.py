@@ -2,7 +2,8 @@
 
 Doubling repeats each pixel in both directions, so several of the nine taps of a kernel meet the same pixel of the small
 map, and count as one with the sum of their weights. Which ones do depends on the place of the result among four: each
-is a kernel of two by two taps, 16 of 36 multiplications (sub-pixel convolution: Aitken et al. 2017, arXiv:1707.02937).
+has a kernel of two by two taps, four products in place of nine (sub-pixel convolution: Aitken et al. 2017,
+arXiv:1707.02937).
 """
 
 import copy
