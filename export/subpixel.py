@@ -39,13 +39,17 @@ def with_subpixel_upsampling(vqvae: Vqvae) -> Vqvae:
 
 
 class SubpixelUpsample(nn.Module):
-    """The reference's `Upsample` with its four kernels as one convolution, `conv`."""
+    """The reference's `Upsample` with its four kernels as one convolution, `conv`: [B, C, h, w] to [B, N, 2h, 2w].
+
+    The convolution gives a row and a column more than a kernel's results have; they are cut off.
+    """
 
     def __init__(self, upsample: Upsample) -> None:
         super().__init__()
         weight, bias = upsample.conv.weight.detach(), upsample.conv.bias
         assert bias is not None
-        self.conv = nn.Conv2d(weight.shape[1], len(PLACES) * len(weight), 2, padding=1)
+        # Without memory, and so without random numbers, for both parameters are given.
+        self.conv = nn.Conv2d(weight.shape[1], len(PLACES) * len(weight), 2, padding=1, device="meta")
         self.conv.weight = nn.Parameter(subpixel_weight(weight), requires_grad=False)
         self.conv.bias = nn.Parameter(bias.detach().repeat(len(PLACES)), requires_grad=False)
 

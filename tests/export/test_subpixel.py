@@ -31,10 +31,12 @@ def test_a_model_gives_the_same_images(tiny: LoadedModel) -> None:
 
 
 def test_the_model_itself_is_left_as_it_was(tiny: LoadedModel) -> None:
-    """And what does not change is not copied."""
+    """What does not change is not copied, and no random number of the process is used up."""
     names = [name for name, _ in tiny.vqvae.named_parameters()]
     before = tiny.vqvae.decode(random(1, 8, 3, 3, seed=3).float())
+    state = torch.get_rng_state()
     other = with_subpixel_upsampling(tiny.vqvae)
+    assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(tiny.vqvae.decode(random(1, 8, 3, 3, seed=3).float()), before)
     changed = {name for name in names if other.get_parameter(name) is not tiny.vqvae.get_parameter(name)}
     assert changed == {f"decoder.up.{level}.upsample.conv.{part}" for level in (1, 2) for part in ("weight", "bias")}
