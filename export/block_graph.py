@@ -9,6 +9,7 @@ from hieramp_ref.spec import VarSpec
 from hieramp_ref.transformer import MAX_LOG_SCALE
 
 NORM_FLOOR = 1e-12
+HEADS_FIRST, TOKENS_FIRST = [1, 2, 0, 3], [2, 0, 1, 3]  # [n, R, H, D] to [R, H, n, D], and back
 MASKED = -3e4  # finite, since minus infinity times 0 is not a number, also where it is rounded to float16
 
 
@@ -28,48 +29,75 @@ class BlockContext:
 
 
 @dataclass(frozen=True)
+class KeysValues:
+    """Keys and values of a block, tokens first: [tokens, R, H, D] each."""
+
+    keys: str
+    values: str
+
+
+@dataclass(frozen=True)
 class BlockValues:
     """What a block leaves: the residual stream, its new cache entries, and a saliency map where it amplifies."""
 
-    x_RnC: str
-    new_kv: str
+    x_nRC: str
+    new: KeysValues
     saliency_Rl: str | None
 
 
 def transformer_block(
-    g: GraphBuilder, context: BlockContext, index: int, x_RnC: str, adaln: list[str], past_kv: str
+    g: GraphBuilder, context: BlockContext, index: int, x_nRC: str, adaln: list[str], past: KeysValues
 ) -> BlockValues:
-    """A block; `adaln` are its six vectors [R, 1, C], `past_kv` is [past, 2, R, H, D]."""
+    """A block; `adaln` are its six vectors [1, R, C].
+
+    Tokens come first from block to block, as in the caches: keys and values leave as they are, and those of a scale
+    are a prefix of what is behind one buffer.
+    """
     spec, key = context.spec, f"var.blocks.{index}"
     gamma1, gamma2, scale1, scale2, shift1, shift2 = adaln
-    normed = modulated_norm(g, x_RnC, scale1, shift1, spec.width, spec.norm_eps)
-    attended, new_kv, saliency = _attention(g, context, index, normed, past_kv)
-    x_RnC = g.op("Add", x_RnC, g.op("Mul", g.cast(attended, "float32"), gamma1))
-    normed = modulated_norm(g, x_RnC, scale2, shift2, spec.width, spec.norm_eps)
+    normed = modulated_norm(g, x_nRC, scale1, shift1, spec.width, spec.norm_eps)
+    attended, new, saliency = _attention(g, context, index, normed, past)
+    x_nRC = g.op("Add", x_nRC, g.op("Mul", g.cast(attended, "float32"), gamma1))
+    normed = modulated_norm(g, x_nRC, scale2, shift2, spec.width, spec.norm_eps)
     hidden = linear(g, g.cast(normed, context.type_name), f"{key}.ffn.fc1", context.type_name)
     hidden = g.op("Gelu", hidden, approximate="tanh")
-    out = as_sequence(g, linear(g, hidden, f"{key}.ffn.fc2", context.type_name), x_RnC, spec.width)
-    x_RnC = g.op("Add", x_RnC, g.op("Mul", g.cast(out, "float32"), gamma2))
-    return BlockValues(x_RnC, new_kv, saliency)
+    out = as_sequence(g, linear(g, hidden, f"{key}.ffn.fc2", context.type_name), x_nRC, spec.width)
+    x_nRC = g.op("Add", x_nRC, g.op("Mul", g.cast(out, "float32"), gamma2))
+    return BlockValues(x_nRC, new, saliency)
 
 
 def _attention(
-    g: GraphBuilder, context: BlockContext, index: int, x_RnC: str, past_kv: str
-) -> tuple[str, str, str | None]:
-    """Projected attention [R, n, C], this scale's spatial keys and values [l, 2, R, H, D], a saliency map."""
+    g: GraphBuilder, context: BlockContext, index: int, x_nRC: str, past: KeysValues
+) -> tuple[str, KeysValues, str | None]:
+    """Projected attention [n, R, C], this scale's spatial keys and values, a saliency map."""
     spec, key = context.spec, f"var.blocks.{index}.attn"
-    q_RHnD, kv_n2RHD = _queries_keys_values(g, context, key, x_RnC)
-    new_kv = g.cast(kv_n2RHD, context.cache_type)
-    new_kv = g.slice(new_kv, 0, g.const([0]), context.tokens) if context.class_token else new_kv
-    past_m2RHD = g.cast(past_kv, context.type_name)
-    k_RHmD, v_RHmD = _keys_values(g, g.op("Concat", past_m2RHD, kv_n2RHD, axis=0))
+    q_nRHD, own = _queries_keys_values(g, context, key, x_nRC)
+    new = KeysValues(_cached(g, context, own.keys), _cached(g, context, own.values))
+    k_RHmD, v_RHmD = _behind(g, context, past.keys, own.keys), _behind(g, context, past.values, own.values)
+    q_RHnD = g.op("Transpose", q_nRHD, perm=HEADS_FIRST)
     if not context.class_token:
         out, saliency = _attend(g, context, q_RHnD, k_RHmD, v_RHmD), None
     else:
-        out, saliency = _attend_with_class_token(g, context, index, q_RHnD, k_RHmD, v_RHmD, g.shape(past_kv, 0, 1))
-    out_RnHD = g.op("Transpose", out, perm=[0, 2, 1, 3])
-    projected = linear(g, out_RnHD, f"{key}.proj", context.type_name)
-    return as_sequence(g, projected, x_RnC, spec.width), new_kv, saliency
+        out, saliency = _attend_with_class_token(g, context, index, q_RHnD, k_RHmD, v_RHmD, g.shape(past.keys, 0, 1))
+    out_nRHD = g.op("Transpose", out, perm=TOKENS_FIRST)
+    projected = linear(g, out_nRHD, f"{key}.proj", context.type_name)
+    return as_sequence(g, projected, x_nRC, spec.width), new, saliency
+
+
+def _cached(g: GraphBuilder, context: BlockContext, x_nRHD: str) -> str:
+    """What the cache keeps of keys or values: the spatial ones, in its type."""
+    kept = g.cast(x_nRHD, context.cache_type)
+    return g.slice(kept, 0, g.const([0]), context.tokens) if context.class_token else kept
+
+
+def _behind(g: GraphBuilder, context: BlockContext, past_mRHD: str, x_nRHD: str) -> str:
+    """Keys or values [R, H, m, D] of all scales so far: rows of D numbers are moved whole.
+
+    Products take keys with D and m exchanged, which back ends do inside the product; exchanged here already, they would
+    be moved one by one.
+    """
+    whole_mRHD = g.op("Concat", g.cast(past_mRHD, context.type_name), x_nRHD, axis=0)
+    return g.op("Transpose", whole_mRHD, perm=HEADS_FIRST)
 
 
 def _attend_with_class_token(
@@ -137,19 +165,19 @@ def _attend(
     return g.op("MatMul", attention, v_RHmD)
 
 
-def _queries_keys_values(g: GraphBuilder, context: BlockContext, key: str, x_RnC: str) -> tuple[str, str]:
-    """Scaled queries [R, H, n, D], and keys with values [n, 2, R, H, D], both in the plan's precision."""
+def _queries_keys_values(
+    g: GraphBuilder, context: BlockContext, key: str, x_nRC: str
+) -> tuple[str, KeysValues]:
+    """Scaled queries, keys and values [n, R, H, D], in the plan's precision."""
     spec, T = context.spec, context.type_name
     biases = [g.weight(f"{key}.q_bias", T), None, g.weight(f"{key}.v_bias", T)]  # keys have none
-    shape = g.op("Concat", g.shape(x_RnC, 0, 2), g.const([spec.heads, spec.head_width]), axis=0)
+    shape = g.op("Concat", g.shape(x_nRC, 0, 2), g.const([spec.heads, spec.head_width]), axis=0)
     q, k, v = (g.op("Reshape", part, shape) for part in
-               linear_parts(g, g.cast(x_RnC, T), f"{key}.mat_qkv", biases, T))
+               linear_parts(g, g.cast(x_nRC, T), f"{key}.mat_qkv", biases, T))
     q, k = g.cast(q, "float32"), g.cast(k, "float32")
     if spec.qk_l2_norm:
         q, k = _normalised(g, q), _normalised(g, k)
-    q = g.cast(g.op("Mul", q, query_scale(g, spec, key)), T)
-    kv_Rn2HD = g.op("Concat", *(g.op("Unsqueeze", half, g.const([2])) for half in (g.cast(k, T), v)), axis=2)
-    return g.op("Transpose", q, perm=[0, 2, 1, 3]), g.op("Transpose", kv_Rn2HD, perm=[1, 2, 0, 3, 4])
+    return g.cast(g.op("Mul", q, query_scale(g, spec, key)), T), KeysValues(g.cast(k, T), v)
 
 
 def query_scale(g: GraphBuilder, spec: VarSpec, key: str) -> str:
@@ -167,17 +195,6 @@ def _normalised(g: GraphBuilder, x: str) -> str:
     return g.op("Div", x, g.op("Max", length, g.const([NORM_FLOOR], "float32")))
 
 
-def _keys_values(g: GraphBuilder, kv_m2RHD: str) -> tuple[str, str]:
-    """Keys and values [R, H, m, D] of a sequence-major cache: rows of D values are moved whole.
-
-    Products take keys with D and m exchanged, which back ends do inside the product; exchanged here already, they would
-    be moved one by one.
-    """
-    k, v = g.ops("Split", 2, kv_m2RHD, axis=1, num_outputs=2)
-    k, v = (g.op("Transpose", g.op("Squeeze", half, g.const([1])), perm=[1, 2, 0, 3]) for half in (k, v))
-    return k, v
-
-
-def as_sequence(g: GraphBuilder, rows_nC: str, like_RnC: str, width: int) -> str:
-    """Rows [R * n, C] in the shape [R, n, C] of a value."""
-    return g.op("Reshape", rows_nC, g.op("Concat", g.shape(like_RnC, 0, 2), g.const([width]), axis=0))
+def as_sequence(g: GraphBuilder, rows: str, like: str, width: int) -> str:
+    """Rows [R * n, C] in the shape of a value, [R, n, C] or [n, R, C]."""
+    return g.op("Reshape", rows, g.op("Concat", g.shape(like, 0, 2), g.const([width]), axis=0))

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from hieramp.export.block_graph import BlockContext, class_query_mask, transformer_block
+from hieramp.export.block_graph import BlockContext, KeysValues, class_query_mask, transformer_block
 from hieramp.export.dimensions import Dimensions
 from hieramp.export.graph import DOMAIN, GraphBuilder
 from hieramp.export.latent_graph import codebook_step
 from hieramp.export.layers import linear, modulated_norm
 from hieramp.export.operators import operator_bodies, saliency_bias
 from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor
-from hieramp.runtime.contract import LOGITS, new_kv, past_kv
+from hieramp.runtime.contract import CACHED, LOGITS, new_of, past_of
 from hieramp_ref.spec import ModelSpec
 
 
@@ -104,20 +104,25 @@ def _show_saliency(g: GraphBuilder, d: Dimensions, found: TransformerOutputs) ->
 def portable_transformer(
     g: GraphBuilder, spec: ModelSpec, d: Dimensions, context: BlockContext, inputs: TransformerInputs
 ) -> TransformerOutputs:
-    """Blocks and head in ONNX's operators; a cache a block, sequence first."""
+    """Blocks and head in ONNX's operators; keys and values are a tensor a block each, tokens first."""
     var, T = spec.var, context.cache_type
-    pasts = [g.input(past_kv(i), T, [d.past, 2, d.R, var.heads, var.head_width]) for i in range(var.depth)]
+    row = [d.R, var.heads, var.head_width]
+    pasts = [KeysValues(*(g.input(past_of(half, i), T, [d.past, *row]) for half in CACHED)) for i in range(var.depth)]
     if context.class_token:
-        sizes = g.shape(context.class_token, 0, 1), g.shape(pasts[0], 0, 1)
+        sizes = g.shape(context.class_token, 0, 1), g.shape(pasts[0].keys, 0, 1)
         context = replace(context, class_mask=class_query_mask(g, context.tokens, *sizes))
-    x, saliency = with_class_token(g, context, inputs.token_map), []
+    x_nRC = g.op("Transpose", with_class_token(g, context, inputs.token_map), perm=[1, 0, 2])
+    adaln_d6RC = g.op("Transpose", inputs.adaln, perm=[1, 2, 0, 3])
+    saliency = []
     for i, past in enumerate(pasts):
-        vectors = g.ops("Split", 6, g.op("Gather", inputs.adaln, g.const(i), axis=1), axis=1, num_outputs=6)
-        block = transformer_block(g, context, i, x, vectors, past)
-        x = block.x_RnC
-        g.output(block.new_kv, new_kv(i), T, [d.l, 2, d.R, var.heads, var.head_width])
+        vectors = g.ops("Split", 6, g.op("Gather", adaln_d6RC, g.const(i), axis=0), axis=0, num_outputs=6)
+        block = transformer_block(g, context, i, x_nRC, vectors, past)
+        x_nRC = block.x_nRC
+        for half, new in zip(CACHED, (block.new.keys, block.new.values), strict=True):
+            g.output(new, new_of(half, i), T, [d.l, *row])
         saliency += [block.saliency_Rl] if block.saliency_Rl else []
-    return TransformerOutputs(head(g, spec, context, x, inputs.adaln_head), saliency)
+    x_RnC = g.op("Transpose", x_nRC, perm=[1, 0, 2])
+    return TransformerOutputs(head(g, spec, context, x_RnC, inputs.adaln_head), saliency)
 
 
 def _context(

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hieramp.runtime.contract import CACHED
+
 # Numbers of onnx.TensorProto.DataType, and bytes an element.
 ELEMENT_TYPES = {"float32": 1, "int64": 7, "float16": 10, "bfloat16": 16}
 ELEMENT_BYTES = {"float32": 4, "int64": 8, "float16": 2, "bfloat16": 2}
@@ -26,12 +28,12 @@ class Tensor:
 
 @dataclass(frozen=True)
 class KVCache:
-    """Keys and values [L, 2, R, H, D] of every block, sequence first, so that a prefix is contiguous; L tokens."""
+    """Keys and values [L, R, H, D] of every block, L tokens first, so that a prefix is contiguous."""
 
     device: str
     type: str
     shape: tuple[int, ...]
-    blocks: tuple[Any, ...]
+    buffers: dict[tuple[str, int], Any]
 
     @classmethod
     def allocate(cls, device: str, type: str, shape: tuple[int, ...], blocks: int) -> "KVCache":
@@ -39,18 +41,19 @@ class KVCache:
         from onnxruntime import OrtValue
 
         allocate = OrtValue.ortvalue_from_shape_and_type
-        return cls(device, type, shape, tuple(allocate(shape, ELEMENT_TYPES[type], device) for _ in range(blocks)))
+        return cls(device, type, shape, {(half, block): allocate(shape, ELEMENT_TYPES[type], device)
+                                         for half in CACHED for block in range(blocks)})
 
     def of_rows(self, rows: int) -> "KVCache":
         """The same memory for fewer rows."""
-        tokens, halves, most, *head = self.shape
+        tokens, most, *head = self.shape
         if rows > most:
             raise ValueError(f"this cache has {most} rows, and {rows} are wanted")
-        return self if rows == most else replace(self, shape=(tokens, halves, rows, *head))
+        return self if rows == most else replace(self, shape=(tokens, rows, *head))
 
-    def rows(self, block: int, begin: int, end: int) -> Tensor:
-        """Tokens `begin` to `end` of a block's cache."""
-        value, row = self.blocks[block], self.shape[1:]
+    def rows(self, half: str, block: int, begin: int, end: int) -> Tensor:
+        """Tokens `begin` to `end` of a block's keys or values."""
+        value, row = self.buffers[half, block], self.shape[1:]
         pointer = value.data_ptr() + begin * prod(row) * ELEMENT_BYTES[self.type]
         return Tensor(self.device, ELEMENT_TYPES[self.type], (end - begin, *row), pointer, value)
 

@@ -6,7 +6,8 @@ ENCODER = "encoder"  # a graph that a plan may have beside them
 FUSED = {"scale_step": "scale_step_fused", "decoder": "decoder_fused"}
 # The step cut at its sampler, which a plan may have for processors: what gives logits, and what takes the tokens drawn.
 LOGITS, LATENT = CUT = ("scale_logits", "scale_latent")
-HALVES = ("k", "v")  # of a cache
+CACHED = ("keys", "values")
+HALVES = ("k", "v")  # the same in the fused step
 MANIFEST = "manifest.json"
 WEIGHTS = "weights.safetensors"
 
@@ -16,14 +17,14 @@ _LATENT_INPUTS = ("f_hat", "phi_select", "upsample", "downsample_next", "positio
 _STEP_INPUTS = (*_LOGITS_INPUTS, *_LATENT_INPUTS, "guidance", "top_k", "top_p", "uniform", "forced")
 
 
-def past_kv(block: int) -> str:
-    """Name of the step's input with a block's earlier keys and values."""
-    return f"past_kv_{block:02d}"
+def past_of(half: str, block: int) -> str:
+    """Name of the step's input with a block's earlier keys or values (`half` is one of CACHED)."""
+    return f"past_{half}_{block:02d}"
 
 
-def new_kv(block: int) -> str:
-    """Name of the step's output with a block's keys and values of this scale."""
-    return f"new_kv_{block:02d}"
+def new_of(half: str, block: int) -> str:
+    """Name of the step's output with a block's keys or values of this scale."""
+    return f"new_{half}_{block:02d}"
 
 
 def past_half(half: str, block: int, scale: int) -> str:
@@ -51,7 +52,7 @@ def graph_inputs(graph: str, depth: int, class_tokens: bool, scales: int) -> set
         return {"image"}
     if graph == LATENT:
         return {"tokens", *_LATENT_INPUTS}
-    caches = set(map(past_kv, range(depth)))
+    caches = {past_of(half, block) for half in CACHED for block in range(depth)}
     if graph == FUSED["scale_step"]:
         caches = {past_half(half, block, scale) for half in HALVES for block in range(depth)
                   for scale in range(scales - 1)}
@@ -69,7 +70,7 @@ def graph_outputs(graph: str, depth: int, trace: bool) -> set[str]:
         return {"tokens"}
     if graph == LATENT:
         return {"f_hat_next", "token_map_next"}
-    caches = set(map(new_kv, range(depth)))
+    caches = {new_of(half, block) for half in CACHED for block in range(depth)}
     if graph == LOGITS:
         return {"logits", *caches}
     if graph == FUSED["scale_step"]:

@@ -14,7 +14,7 @@ from hieramp.runtime.quantization import EIGHT_BIT_PRECISIONS, Quantization, qua
 from hieramp.runtime.schema import SchemaError, decode, encode
 from hieramp.runtime.terminal import shortened
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PRECISIONS = ("fp32", "fp16", "bf16", *EIGHT_BIT_PRECISIONS)
 CACHE_TYPES = ("float32", "float16", "bfloat16")
 CLASS_SCHEMES = ("imagenet", "cifar10", "names")

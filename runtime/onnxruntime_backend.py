@@ -22,7 +22,7 @@ from hieramp.runtime.backend import (
 )
 from hieramp.runtime.binding import KVCache, Tensor, scalar, view, views
 from hieramp.runtime.conditions import ConditionGraph, Conditions, ConditionTable, fits_table
-from hieramp.runtime.contract import LATENT, LOGITS, new_kv, past_kv
+from hieramp.runtime.contract import CACHED, LATENT, LOGITS, new_of, past_of
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import RunError
 from hieramp.runtime.graphs import CutStep, LoadedGraphs, load_graph, load_graphs, run_graph
@@ -87,7 +87,7 @@ class OnnxRuntimeBackend:
     def step_cache(self, batch: int) -> KVCache:
         model = self._model
         kept = model.token_range(model.scale_count - 1)[0]  # no scale reads the last one's keys and values
-        shape = (kept, 2, 2 * batch, model.heads, model.head_width)
+        shape = (kept, 2 * batch, model.heads, model.head_width)
         try:
             return KVCache.allocate(self._device, self._manifest.cache_type, shape, model.depth)
         except Exception as error:  # ONNX Runtime's errors share no base but Exception
@@ -105,10 +105,10 @@ class OnnxRuntimeBackend:
              trace: bool = False) -> StepOutputs:
         past, end = self._model.token_range(scale)
         cache = cache.of_rows(2 * len(inputs.uniform_Bl))
-        blocks = range(self._model.depth)
-        reads = self.step_inputs(scale, conditioning, inputs) | {past_kv(b): cache.rows(b, 0, past) for b in blocks}
+        caches = [(half, block) for half in CACHED for block in range(self._model.depth)]
+        reads = self.step_inputs(scale, conditioning, inputs) | {past_of(*c): cache.rows(*c, 0, past) for c in caches}
         last = scale + 1 == self._model.scale_count
-        writes = {} if last else {new_kv(b): cache.rows(b, past, end) for b in blocks}
+        writes = {} if last else {new_of(*c): cache.rows(*c, past, end) for c in caches}
         outputs = self.step_outputs(scale, len(inputs.uniform_Bl), trace)
         if isinstance(self._open.step, CutStep):
             outputs |= self._run_cut(self._open.step, inputs, reads, writes, outputs)

@@ -5,7 +5,7 @@ Token maps alternate between two places: a step reads one and writes the other.
 
 from dataclasses import dataclass
 
-from hieramp.runtime.contract import HALVES, new_half, new_kv, past_half, past_kv
+from hieramp.runtime.contract import CACHED, HALVES, new_half, new_of, past_half, past_of
 from hieramp.runtime.gpu.memory import Arena, Bound, Spec
 from hieramp.runtime.manifest import Manifest, ModelShape
 from hieramp.runtime.scales import constant_shapes
@@ -73,12 +73,12 @@ def scratch_specs(manifest: Manifest, batch: int) -> Specs:
     """What never leaves the device: condition, token maps and caches; `nothing` is for empty tensors."""
     model, rows = manifest.model, 2 * batch
     maps = [max(model.scale_tokens[parity::2], default=1) for parity in (0, 1)]
-    cache = Spec((model.token_count, 2, rows, model.heads, model.head_width), manifest.cache_type)
+    cache = Spec((model.token_count, rows, model.heads, model.head_width), manifest.cache_type)
     return {
         "adaln": Spec((rows, model.depth, 6, model.width)), "adaln_head": Spec((rows, 2, model.width)),
         **{f"token_map.{parity}": Spec((rows, maps[parity], model.width)) for parity in (0, 1)},
         "f_hat.zero": Spec(_latent(model, batch)), "nothing": Spec((1,)),
-        **{f"cache.{block}": cache for block in range(model.depth)},
+        **{f"{half}.{block}": cache for half in CACHED for block in range(model.depth)},
     }
 
 
@@ -92,8 +92,8 @@ def condition_tensors(model: ModelShape, memory: Memory) -> dict[str, Bound]:
 def step_tensors(model: ModelShape, memory: Memory, scale: int) -> dict[str, Bound]:
     """Tensors of one step, of which a graph takes what it names.
 
-    Its keys and values go right behind those of the scales before it. In the fused graph they are two tensors there,
-    each with all tokens of a row together, as fused attention reads them.
+    Its keys and values go right behind those of the scales before it. In the fused graph each of them has all tokens of
+    a row together there, as fused attention reads them.
     """
     constants, scratch, (past, end) = memory.constants, memory.scratch, model.token_range(scale)
     following = constants[of_scale("position_next", scale)].spec.shape[0]
@@ -113,28 +113,28 @@ def step_tensors(model: ModelShape, memory: Memory, scale: int) -> dict[str, Bou
         tensors |= {name: memory.traces[of_scale(name, scale)] for name in TRACES
                     if of_scale(name, scale) in memory.traces.tensors}
     for block in range(model.depth):
-        cache = scratch[f"cache.{block}"]
-        # An empty past has an address of its own, since the cache's first one is that of the new keys.
-        tensors[past_kv(block)] = cache.rows(0, past) if past else _emptied(scratch["nothing"], cache)
-        tensors[new_kv(block)] = cache.rows(past, end)
-        tensors |= _halves(model, scratch["nothing"], cache, block, scale)
+        for half, fused in zip(CACHED, HALVES, strict=True):
+            cache = scratch[f"{half}.{block}"]
+            # An empty past has an address of its own, since the cache's first one is that of the new keys.
+            tensors[past_of(half, block)] = cache.rows(0, past) if past else _emptied(scratch["nothing"], cache)
+            tensors[new_of(half, block)] = cache.rows(past, end)
+            tensors |= _by_scale(model, scratch["nothing"], cache, fused, block, scale)
     return tensors
 
 
-def _halves(model: ModelShape, nothing: Bound, cache: Bound, block: int, scale: int) -> dict[str, Bound]:
-    """Keys and values [R, l, C] of a block by scale, those of the scales to come empty."""
-    rows, tensors = cache.spec.shape[2], {}
+def _by_scale(
+    model: ModelShape, nothing: Bound, cache: Bound, half: str, block: int, scale: int
+) -> dict[str, Bound]:
+    """Keys or values [R, l, C] of a block by scale, those of the scales to come empty."""
+    rows, type_name, tensors = cache.spec.shape[1], cache.spec.type, {}
     for other in range(model.scale_count):
         begin, end = model.token_range(other)
-        spec = Spec((rows, end - begin, model.width), cache.spec.type)
-        place = cache.rows(begin, end).device
-        for number, half in enumerate(HALVES):
-            bound = Bound(spec, place + number * spec.bytes)
-            if other == scale:
-                tensors[new_half(half, block)] = bound
-            if other + 1 < model.scale_count:
-                empty = Bound(Spec((rows, 0, model.width), spec.type), nothing.device)
-                tensors[past_half(half, block, other)] = bound if other < scale else empty
+        bound = cache.rows(begin, end).as_shape(rows, end - begin, model.width)
+        if other == scale:
+            tensors[new_half(half, block)] = bound
+        if other + 1 < model.scale_count:
+            empty = Bound(Spec((rows, 0, model.width), type_name), nothing.device)
+            tensors[past_half(half, block, other)] = bound if other < scale else empty
     return tensors
 
 

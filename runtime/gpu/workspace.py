@@ -88,7 +88,7 @@ class Workspace:
 def _allocate(loaded: Loaded, batch: int, owner: ExitStack) -> Memory:
     manifest, cuda = loaded.manifest, loaded.cuda
     scratch_specs, traced = tensors.scratch_specs(manifest, batch), tensors.trace_specs(manifest, batch)
-    _check_alignment(loaded.runner.alignment, batch, scratch_specs["cache.0"].bytes // manifest.model.token_count)
+    _check_alignment(loaded.runner.alignment, batch, scratch_specs["keys.0"].bytes // manifest.model.token_count)
     inputs = Arena.allocate(cuda, owner, tensors.input_specs(manifest.model, batch), mirrored=True)
     results = Arena.allocate(cuda, owner, tensors.result_specs(manifest.model, batch), mirrored=True)
     traces = Arena.allocate(cuda, owner, traced, mirrored=True) if traced else None
@@ -106,7 +106,7 @@ def _check_alignment(alignment: int, batch: int, row_bytes: int) -> None:
     if row_bytes % alignment:
         step = alignment // gcd(row_bytes // batch, alignment)
         fitting = -(-batch // step) * step
-        raise EngineError(f"keys and values of a token take {row_bytes} bytes with {batch} images at a time, and "
+        raise EngineError(f"the keys of a token take {row_bytes} bytes with {batch} images at a time, and "
                           f"addresses have to be multiples of {alignment}; use --batch-size {fitting}")
 
 

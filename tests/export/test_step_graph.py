@@ -146,8 +146,8 @@ def test_keys_and_values_kept_in_float16_are_those_of_float32_rounded(
     wide, narrow = (step_graph(spec, stored, "fp32", static_dimensions(spec, 2, 1), tiny.settings.blocks, trace=True,
                                name=cache_type, cache_type=cache_type) for cache_type in ("float32", "float16"))
     feeds = static_feeds(narrow.graph, rng)
-    caches = {name for name in feeds if name.startswith("past_kv")}
-    assert len(caches) == spec.var.depth and {feeds[name].dtype for name in caches} == {np.dtype(np.float16)}
+    caches = {name for name in feeds if name.startswith(("past_keys", "past_values"))}
+    assert len(caches) == 2 * spec.var.depth and {feeds[name].dtype for name in caches} == {np.dtype(np.float16)}
     outputs = []
     for model, kind in ((wide, np.float32), (narrow, np.float16)):
         path = tmp_path / f"{model.graph.name}.onnx"
@@ -157,7 +157,7 @@ def test_keys_and_values_kept_in_float16_are_those_of_float32_rounded(
         given = feeds | {name: feeds[name].astype(kind) for name in caches}
         outputs.append(dict(zip(names, session.run(None, given), strict=True)))
     for name, value in outputs[0].items():
-        expected = value.astype(np.float16) if name.startswith("new_kv") else value
+        expected = value.astype(np.float16) if name.startswith(("new_keys", "new_values")) else value
         np.testing.assert_array_equal(outputs[1][name], expected, err_msg=name, strict=True)
 
 
@@ -170,9 +170,10 @@ def test_static_graphs_have_numbers_for_all_shapes(tiny_plan: Plan) -> None:
                   for v in (*inferred.input, *inferred.output)}
         assert all(None not in shape for shape in shapes.values())
         assert shapes["token_map"] == [2, tokens[k], 32]
-        assert shapes["past_kv_01"] == [past[k], 2, 2, 4, 8]
+        assert shapes["past_keys_01"] == shapes["past_values_01"] == [past[k], 2, 4, 8]
         assert shapes["class_token"] == [1, 32]
-        assert shapes["new_kv_02"] == [tokens[k], 2, 2, 4, 8]  # the class token's keys and values are not cached
+        # The class token's keys and values are not cached.
+        assert shapes["new_keys_02"] == shapes["new_values_02"] == [tokens[k], 2, 4, 8]
         assert shapes["token_map_next"] == [2, (4, 9, 1)[k], 32]
 
 

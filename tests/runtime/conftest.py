@@ -29,7 +29,7 @@ from hieramp.runtime.manifest import (
 from hieramp.runtime.plan import Plan, describe_member, shipped_plan
 
 MODEL = ModelShape(
-    patch_sides=(1, 2, 3, 4), vocab_size=8, z_channels=2, image_side=8, depth=2, width=8, heads=2, num_classes=4,
+    patch_sides=(1, 2, 3, 4), vocab_size=8, z_channels=2, image_side=8, depth=2, width=16, heads=2, num_classes=4,
     phi_count=2, class_token_scales=(1, 2, 3),
 )
 CLASSES = ClassList("names", ("ant", "bee", "big cat", "dog"))
@@ -72,12 +72,13 @@ def graph_specs(model: ModelShape, cache_type: str, trace: bool, encoder: bool =
     """The tables of docs/plan-format.md."""
     C, P, F, N = model.width, model.latent_side, model.phi_count, model.latent_side**2
     adaln = specs(("adaln", "float32", ("R", model.depth, 6, C)), ("adaln_head", "float32", ("R", 2, C)))
-    row = (2, "R", model.heads, C // model.heads)
+    row = ("R", model.heads, C // model.heads)
+    caches = [(half, b) for half in ("keys", "values") for b in range(model.depth)]
     f_hat = ("B", model.z_channels, P, P)
     amplified = [("class_token", "float32", ("c", C)), ("beta", "float32", (1,)), ("select_count", "int64", (1,))]
     step_inputs = specs(
         ("token_map", "float32", ("R", "l", C)), ("f_hat", "float32", f_hat),
-        *((f"past_kv_{b:02d}", cache_type, ("past", *row)) for b in range(model.depth)),
+        *((f"past_{half}_{b:02d}", cache_type, ("past", *row)) for half, b in caches),
         ("guidance", "float32", (1,)), ("top_k", "int64", (1,)), ("top_p", "float32", (1,)),
         ("uniform", "float32", ("B", "l")), ("forced", "int64", ("B", "l")),
         *(amplified if model.class_token_scales else []),
@@ -87,7 +88,7 @@ def graph_specs(model: ModelShape, cache_type: str, trace: bool, encoder: bool =
     step_outputs = specs(
         ("tokens", "int64", ("B", "l")), ("f_hat_next", "float32", f_hat),
         ("token_map_next", "float32", ("R", "m", C)),
-        *((f"new_kv_{b:02d}", cache_type, ("l", *row)) for b in range(model.depth)),
+        *((f"new_{half}_{b:02d}", cache_type, ("l", *row)) for half, b in caches),
         *([("logits", "float32", ("R", "l", model.vocab_size))] if trace else []),
     )
     image = specs(("image", "float32", ("B", 3, model.image_side, model.image_side)))
@@ -148,11 +149,10 @@ def add_caches(g: GraphBuilder, model: ModelShape, cache_type: str) -> None:
     for block in range(model.depth):
         key = g.node("Add", "token_map", g.constant([block], "float32"))
         heads = g.node("Transpose", g.node("Reshape", key, g.constant([0, 0, model.heads, -1])), perm=[1, 0, 2, 3])
-        key = g.node("Unsqueeze", heads, g.constant([1]))
-        both = g.node("Concat", key, g.node("Mul", key, g.constant([2], "float32")), axis=1)
-        g.node("Cast", both, to=ELEMENT_TYPES[cache_type], name=f"new_kv_{block:02d}")
-        past = g.node("Cast", f"past_kv_{block:02d}", to=TensorProto.FLOAT)
-        sums.append(g.node("ReduceSum", past, g.constant([0, 1, 3, 4]), keepdims=0))
+        for half, value in (("keys", heads), ("values", g.node("Mul", heads, g.constant([2], "float32")))):
+            g.node("Cast", value, to=ELEMENT_TYPES[cache_type], name=f"new_{half}_{block:02d}")
+            past = g.node("Cast", f"past_{half}_{block:02d}", to=TensorProto.FLOAT)
+            sums.append(g.node("ReduceSum", past, g.constant([0, 2, 3]), keepdims=0))
     g.node("Sum", *sums, name="past")
 
 
@@ -211,7 +211,7 @@ def tiny_manifest(model: ModelShape = MODEL, cache_type: str = "float32", trace:
                   encoder: bool = False) -> Manifest:
     beta = tuple(5.0 if k in model.class_token_scales else 0.0 for k in range(model.scale_count))
     return Manifest(
-        schema_version=1, name="tiny", precision="fp32", model=model, cache_type=cache_type,
+        schema_version=2, name="tiny", precision="fp32", model=model, cache_type=cache_type,
         amplification=Amplification((1,), beta, (0.5,) * model.scale_count) if model.class_token_scales else None,
         sampling=Sampling(4.0, 6, 0.95), classes=classes,
         trace_outputs=trace, graphs=graph_specs(model, cache_type, trace, encoder), static_scales=None,

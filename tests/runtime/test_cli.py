@@ -224,8 +224,8 @@ def test_a_changed_byte_is_refused(run: Run, broken: Path, out: Path) -> None:
 
 def test_a_newer_schema_is_refused(run: Run, broken: Path, out: Path,
                                    edit_manifest: Callable[..., None]) -> None:
-    edit_manifest(broken, lambda values: values.update(schema_version=2))
-    assert_refused(run("--engine", broken), "schema_version is 2, newer than the 1 this hieramp reads; upgrade")
+    edit_manifest(broken, lambda values: values.update(schema_version=3))
+    assert_refused(run("--engine", broken), "schema_version is 3, newer than the 2 this hieramp reads; upgrade")
     assert not out.exists()
 
 

@@ -69,8 +69,8 @@ def test_a_class_that_was_not_named_is_refused(plan: Plan) -> None:
 
 
 def test_a_table_that_would_be_large_is_not_made(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row has 6·2·8 values of the blocks, 2·8 of the head and 1·8 of the token map: 480 bytes."""
-    monkeypatch.setattr(conditions, "_TABLE_BYTES", 480 * 4)
+    """A row has 6·2·16 values of the blocks, 2·16 of the head and 1·16 of the token map: 960 bytes."""
+    monkeypatch.setattr(conditions, "_TABLE_BYTES", 960 * 4)
     model = plan.manifest.model
     assert fits_table(model, (0, 1, 2, 2)) and not fits_table(model, (0, 1, 2, 3)) and not fits_table(model, ())
     with OnnxRuntimeBackend.open(plan, threads=1, labels=(0, 1, 2, 3)) as backend:

@@ -130,14 +130,14 @@ def test_a_plan_draws_the_same_in_lanes(plan: Plan, provider: str, request: pyte
             np.testing.assert_array_equal(drawing.image_B3SS, whole.image_B3SS)
             for ours, theirs in zip(drawing.tokens, whole.tokens, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
-    assert [lane.shape[2] for lane in cache.each] == [2 * 4, 2 * 4]
+    assert [lane.shape[1] for lane in cache.each] == [2 * 4, 2 * 4]
 
 
 def test_lanes_share_the_memory_of_a_batch(plan: Plan) -> None:
     with OnnxRuntimeBackend.open(plan, threads=2, lanes=2, at_once=6) as backend:
         assert backend.images_at_once == 3
-        assert [lane.shape[2] for lane in backend.new_cache(8).each] == [2 * 3, 2 * 3]
-        assert [lane.shape[2] for lane in backend.new_cache(1).each] == [2]
+        assert [lane.shape[1] for lane in backend.new_cache(8).each] == [2 * 3, 2 * 3]
+        assert [lane.shape[1] for lane in backend.new_cache(1).each] == [2]
 
 
 def test_the_shipped_plan_draws_the_same_bytes_in_lanes() -> None:

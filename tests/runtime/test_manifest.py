@@ -94,8 +94,8 @@ def test_sizes_that_follow_from_the_model() -> None:
 
 
 def test_a_newer_schema_asks_for_an_upgrade() -> None:
-    with pytest.raises(PlanError, match=r"schema_version is 2, newer than the 1 .*pip install -U hieramp"):
-        parse_manifest('{"schema_version": 2, "graphs": "whatever they are by then"}')
+    with pytest.raises(PlanError, match=r"schema_version is 3, newer than the 2 .*pip install -U hieramp"):
+        parse_manifest('{"schema_version": 3, "graphs": "whatever they are by then"}')
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -112,13 +112,13 @@ def test_a_newer_schema_asks_for_an_upgrade() -> None:
     (setter("graphs.decoder.inputs", None), "graphs.decoder.inputs must be a list, got None"),
     (setter("members", []), r"members must be an object, got \[\]"),
     (setter("sampling.temperature", 1), "sampling.temperature is not a known field"),
-    (setter("schema_version", 0), "schema_version must be 1, got 0"),
+    (setter("schema_version", 1), "schema_version must be 2, got 1; export the plan again"),
     (setter("precision", "fp61"), "precision must be one of fp32, fp16, bf16, int8, fp8, got 'fp61'"),
     (setter("cache_type", "int8"), "cache_type must be one of .*, got 'int8'"),
     (setter("name", "../up"), "name must be usable as a file name"),
     (setter("model.patch_sides", [1, 3, 2]), r"model.patch_sides must grow .*\[1, 3, 2\]"),
     (setter("model.patch_sides", []), "model.patch_sides must grow"),
-    (setter("model.heads", 3), "model.width must be a multiple of model.heads, got 8 and 3"),
+    (setter("model.heads", 3), "model.width must be a multiple of model.heads, got 16 and 3"),
     (setter("model.heads", 0), "model.heads must be at least 1, got 0"),
     (setter("model.image_side", 9), "model.image_side must be a multiple of the last patch side 4, got 9"),
     (setter("model.class_token_scales", [1, 4]), "class_token_scales must be rising scales from 0 to 3"),

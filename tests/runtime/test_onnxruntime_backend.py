@@ -35,14 +35,14 @@ def expected_tokens(uniforms_BL: np.ndarray, top_k: int) -> np.ndarray:
 def expected_run(tokens_BL: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """Latent value of each image after all scales, and the sum of the caches [R] before each scale.
 
-    The tiny graphs hold one value t a token map and row: block b caches keys t+b and values 2(t+b), C = 8 of each.
+    The tiny graphs hold one value t a token map and row: block b caches keys t+b and values 2(t+b), C = 16 of each.
     """
     value_B, row_R = np.zeros(2), np.array([2.0, 0.0, 4.0, 4.0])
     past_R, pasts = np.zeros(4), []
     for begin, end in ((0, 1), (1, 5), (5, 14), (14, 30)):
         pasts.append(past_R)
         value_B = value_B + tokens_BL[:, begin:end].sum(1) + past_R[:2]
-        past_R = past_R + (end - begin) * sum(3 * 8 * (row_R + block) for block in (0, 1))
+        past_R = past_R + (end - begin) * sum(3 * 16 * (row_R + block) for block in (0, 1))
         row_R = np.concatenate([value_B, value_B])
     return value_B, pasts
 
@@ -85,11 +85,12 @@ def test_the_step_is_given_every_control(make_plan: Callable[..., Path]) -> None
     settings = replace(resolve_settings(plan.manifest), cfg=(3.0, 3.0, 6.0, 1.5), rho=(1.0, 0.5, 0.25, 0.5), top_p=0.5)
     with OnnxRuntimeBackend.open(plan, threads=1) as backend:
         drawing = draw_batch(backend, plan, settings, LABELS_B, uniforms(), trace=True)
-    # guidance cfg·k/3, top_k, top_p, beta, max(1, round(rho·l)), class token k+1 over C = 8, adaln 2·6·8 times the row
-    expected = [[0, 6, 0.5, 0, 1, 0], [1, 6, 0.5, 5, 2, 16], [4, 6, 0.5, 5, 2, 24], [1.5, 6, 0.5, 5, 8, 32]]
+    # guidance cfg·k/3, top_k, top_p, beta, max(1, round(rho·l)), class token k+1 over C = 16; adaln is 2·6·16 times the
+    # row
+    expected = [[0, 6, 0.5, 0, 1, 0], [1, 6, 0.5, 5, 2, 32], [4, 6, 0.5, 5, 2, 48], [1.5, 6, 0.5, 5, 8, 64]]
     for logits_RlV, row in zip(drawing.logits, expected, strict=True):
         np.testing.assert_allclose(logits_RlV[..., :6], np.broadcast_to(np.float32(row), (*logits_RlV.shape[:2], 6)))
-        np.testing.assert_array_equal(logits_RlV[:, 0, 6], 96 * np.array([2, 0, 4, 4]))
+        np.testing.assert_array_equal(logits_RlV[:, 0, 6], 192 * np.array([2, 0, 4, 4]))
 
 
 def test_a_model_without_class_tokens_has_none_of_their_inputs(make_plan: Callable[..., Path], plan: Plan) -> None:
@@ -103,13 +104,13 @@ def test_a_cache_is_reused_and_written_in_place(plan: Plan) -> None:
     settings = resolve_settings(plan.manifest)
     with OnnxRuntimeBackend.open(plan, threads=1) as backend:
         cache = backend.new_cache(2)
-        pointers = [block.data_ptr() for block in cache.each[0].blocks]
+        pointers = [buffer.data_ptr() for buffer in cache.each[0].buffers.values()]
         used = [draw_batch(backend, plan, settings, LABELS_B, uniforms(), cache=cache) for _ in range(2)]
     np.testing.assert_array_equal(used[0].f_hat_BzPP, used[1].f_hat_BzPP)
-    assert [block.data_ptr() for block in cache.each[0].blocks] == pointers
-    keys_L = cache.each[0].blocks[1].numpy()[:, 0, 0, 0, 0]
-    assert keys_L[0] == 2 + 1  # label 2, block 1
-    assert cache.each[0].blocks[1].numpy()[0, 1, 2, 1, 3] == 2 * (4 + 1)  # a value of the first unconditional row
+    assert [buffer.data_ptr() for buffer in cache.each[0].buffers.values()] == pointers
+    keys, values = (cache.each[0].buffers[half, 1].numpy() for half in ("keys", "values"))
+    assert keys[0, 0, 0, 0] == 2 + 1  # label 2, block 1
+    assert values[0, 2, 1, 3] == 2 * (4 + 1)  # of the first unconditional row
 
 
 def test_free_and_forced_tokens_may_be_mixed(plan: Plan) -> None:

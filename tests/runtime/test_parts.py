@@ -67,4 +67,4 @@ def test_a_plan_draws_the_same_in_parts(plan: Plan, at_once: int) -> None:
             np.testing.assert_array_equal(parts.image_B3SS, whole.image_B3SS)
             for ours, theirs in zip(parts.tokens, whole.tokens, strict=True):
                 np.testing.assert_array_equal(ours, theirs)
-    assert [lane.shape[2] for lane in cache.each] == [2 * at_once]
+    assert [lane.shape[1] for lane in cache.each] == [2 * at_once]

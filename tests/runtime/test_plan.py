@@ -88,9 +88,9 @@ def test_scale_constants_are_those_stored(make_plan: MakePlan) -> None:
     stored = load_file(folder / "weights.safetensors")
     constants = load_scale_constants(Plan.open(folder))
     assert [len(scale.class_token_cC) for scale in constants] == [0, 1, 1, 1]
-    np.testing.assert_array_equal(constants[2].class_token_cC, np.full((1, 8), 3))
+    np.testing.assert_array_equal(constants[2].class_token_cC, np.full((1, 16), 3))
     np.testing.assert_array_equal(constants[3].upsample_Nl, stored["scale.03.upsample"])
-    assert [scale.position_next_mC.shape for scale in constants] == [(4, 8), (9, 8), (16, 8), (1, 8)]
+    assert [scale.position_next_mC.shape for scale in constants] == [(4, 16), (9, 16), (16, 16), (1, 16)]
 
 
 def change_weights(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -101,8 +101,8 @@ def change_weights(folder: Path, change: Callable[[dict[str, Any]], Any]) -> Non
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda tensors: tensors.pop("scale.01.upsample"), r"scale\.01\.upsample"),
-    (lambda tensors: tensors.update({"scale.01.class_token": np.zeros((1, 9), np.float32)}),
-     r"scale\.01\.class_token must be float32 \[1, 8\], got float32 \[1, 9\]"),
+    (lambda tensors: tensors.update({"scale.01.class_token": np.zeros((1, 17), np.float32)}),
+     r"scale\.01\.class_token must be float32 \[1, 16\], got float32 \[1, 17\]"),
     (lambda tensors: tensors.update({"scale.00.phi_select": np.zeros(2)}),
      r"scale\.00\.phi_select must be float32 \[2\], got float64 \[2\]"),
 ])

@@ -216,7 +216,7 @@ class LeakyBackend:
 
     def step_cache(self, batch: int) -> dict[int, list[np.ndarray]]:
         model = self.plan.manifest.model
-        return {-1: [np.zeros((0, 2, 2 * batch, model.heads, model.head_width), np.float32)] * model.depth}
+        return {-1: [np.zeros((0, 2 * batch, model.heads, model.head_width), np.float32)] * 2 * model.depth}
 
     def draw(self, cache: Lanes[dict[int, list[np.ndarray]]], request: Request) -> Drawing:
         return draw_by_steps(self, self.plan.manifest.model, cache, request)
@@ -230,8 +230,8 @@ class LeakyBackend:
         controls, constants = inputs.controls, self.constants[scale]
         scalars = {"guidance": controls.guidance, "top_p": controls.top_p, "beta": controls.beta}
         counts = {"top_k": controls.top_k, "select_count": controls.select_count}
-        past = [np.concatenate([cache[k][block] for k in range(-1, scale)])
-                for block in range(self.plan.manifest.model.depth)]
+        caches = [f"{half}_{block:02d}" for half in ("keys", "values") for block in range(len(cache[-1]) // 2)]
+        past = [np.concatenate([cache[k][number] for k in range(-1, scale)]) for number in range(len(caches))]
         feeds = {
             "token_map": inputs.token_map_RlC, "adaln": conditioning.adaln_Rd6C,
             "adaln_head": conditioning.adaln_head_R2C, "f_hat": inputs.f_hat_BzPP,
@@ -239,12 +239,11 @@ class LeakyBackend:
             "class_token": constants.class_token_cC, "phi_select": constants.phi_select_F,
             "upsample": constants.upsample_Nl, "downsample_next": constants.downsample_next_mN,
             "position_next": constants.position_next_mC,
-        } | {f"past_kv_{block:02d}": kv for block, kv in enumerate(past)}
+        } | {f"past_{name}": value for name, value in zip(caches, past, strict=True)}
         feeds |= {name: np.array([value], np.float32) for name, value in scalars.items()}
         feeds |= {name: np.array([value], np.int64) for name, value in counts.items()}
         names = ["tokens", "f_hat_next", "token_map_next", "logits", "saliency"]
-        caches = [f"new_kv_{block:02d}" for block in range(len(past))]
-        outputs = self.sessions["scale_step"].run(names + caches, feeds)
+        outputs = self.sessions["scale_step"].run([*names, *(f"new_{name}" for name in caches)], feeds)
         cache[scale] = outputs[len(names):]
         return StepOutputs(*outputs[: len(names)])
 
@@ -269,7 +268,7 @@ def keep_class_tokens(model: onnx.ModelProto) -> None:
     """Caches take what the slice that drops the class token is given."""
     slices = {node.output[0]: node for node in model.graph.node if node.op_type == "Slice"}
     for node in model.graph.node:
-        if node.output[0].startswith("new_kv_"):
+        if node.output[0].startswith(("new_keys_", "new_values_")):
             node.input[0] = slices[node.input[0]].input[0]
 
 

@@ -30,7 +30,7 @@ def test_only_the_batch_of_a_step_varies(mixed_plan: Plan, scale: int, sizes: di
     l, past, c, l_next = sizes.values()
     assert profile.scale == scale
     assert profile.shapes["token_map"] == Range((2, l, 32), (8, l, 32), (32, l, 32))
-    assert profile.shapes["past_kv_02"] == Range((past, 2, 2, 4, 8), (past, 2, 8, 4, 8), (past, 2, 32, 4, 8))
+    assert profile.shapes["past_keys_02"] == Range((past, 2, 4, 8), (past, 8, 4, 8), (past, 32, 4, 8))
     assert profile.shapes["uniform"] == Range((1, l), (4, l), (16, l))
     assert profile.shapes["class_token"] == Range(*[(c, 32)] * 3)
     assert profile.shapes["upsample"] == Range(*[(9, l)] * 3)

@@ -283,7 +283,7 @@ def test_the_sidecar_is_checked_before_the_engine_is_read(make_plan: Callable[..
 @pytest.mark.parametrize(("batch", "top_k", "message"), [
     (5, 6, "takes at most 4 images at a time, and 5 are wanted; use a smaller --batch-size"),
     (2, 6, "takes a top_k of at most 5, and 6 is wanted; use --top-k 5 or less"),
-    (3, 5, "keys and values of a token take 384 bytes with 3 images at a time, .*; use --batch-size 4"),
+    (3, 5, "the keys of a token take 384 bytes with 3 images at a time, .*; use --batch-size 4"),
 ])
 def test_what_is_too_much_is_named(make_plan: Callable[..., Path], bench: Benches, engines: Callable[..., Path],
                                    batch: int, top_k: int, message: str) -> None:
