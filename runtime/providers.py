@@ -71,9 +71,14 @@ def select_provider(options: Any, provider: Provider, threads: int = 0,
                     compute: str = "f32", lanes: int = 1) -> list[tuple[str, dict[str, str]]] | None:
     """Make session options use a provider; what is returned goes to the session as its providers and their options.
 
-    `threads` (0: the library's choice), `compute` and `lanes` reach OpenVINO this way and no other.
+    `threads` (0: the library's choice), `compute` and `lanes` reach OpenVINO this way and no other. It is given the
+    graph as it is in the plan: ONNX Runtime repeats roundings and turns values where it would optimize the graph first.
     """
+    import onnxruntime
+
     plugged, is_openvino = _plugged_devices(provider), provider == PROVIDERS["openvino"]
+    if is_openvino:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if plugged:
         options.add_provider_for_devices(plugged[:1], openvino_options(threads, compute, lanes))
         return None

@@ -15,7 +15,14 @@ from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.errors import ProviderError
 from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from hieramp.runtime.plan import Plan
-from hieramp.runtime.providers import check_compute, check_precision, find_provider, openvino_options, select_provider
+from hieramp.runtime.providers import (
+    PROVIDERS,
+    check_compute,
+    check_precision,
+    find_provider,
+    openvino_options,
+    select_provider,
+)
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -92,6 +99,13 @@ def test_openvino_that_is_built_in_is_told_arithmetic_threads_and_device(monkeyp
     assert options["device_type"] == "CPU"
     assert json.loads(options["load_config"]) == {"CPU": {"INFERENCE_PRECISION_HINT": "bf16",
                                                           "INFERENCE_NUM_THREADS": "3"}}
+
+
+@pytest.mark.parametrize(("name", "level"), [("openvino", "ORT_DISABLE_ALL"), ("cpu", "ORT_ENABLE_ALL")])
+def test_openvino_gets_graphs_as_they_are(name: str, level: str) -> None:
+    options = onnxruntime.SessionOptions()
+    select_provider(options, PROVIDERS[name], 3)
+    assert options.graph_optimization_level == getattr(onnxruntime.GraphOptimizationLevel, level)
 
 
 def test_openvino_that_is_built_in_takes_no_plan_in_bfloat16(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
