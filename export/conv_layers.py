@@ -14,14 +14,20 @@ from hieramp.export.weight_file import EIGHT_BIT_TYPES
 from hieramp_ref.convnet import NORM_EPS
 from hieramp_ref.spec import VqvaeSpec
 
+LOWEST = -3e38  # finite in bfloat16 too
+
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """A feature map in the graph: float32 between layers, [B, channels, side, side]."""
+    """A feature map in the graph: float32 between layers, [B, channels, side, side].
+
+    `rounded` if it comes straight out of 8 bits.
+    """
 
     value: str
     channels: int
     side: int
+    rounded: bool = False
 
 
 class ConvLayers:
@@ -41,7 +47,8 @@ class ConvLayers:
         placed["kernel_shape"] = [kernel, kernel]
         weight = dequantized_weight(g, key) if self._is_rounded(key) else g.weight(f"{key}.weight", self.type_name)
         out = self._convolved(self._operand(x, key), weight, key, placed)
-        return FeatureMap(g.cast(out, "float32"), g.stored[f"{key}.weight"].shape[0], x.side // stride)
+        channels = g.stored[f"{key}.weight"].shape[0]
+        return FeatureMap(g.cast(out, "float32"), channels, x.side // stride, self._is_rounded(key))
 
     def _is_rounded(self, key: str) -> bool:
         return self.g.stored[f"{key}.weight"].type_name in EIGHT_BIT_TYPES
@@ -105,7 +112,16 @@ class ConvLayers:
         h = self.conv(self.activated(x, f"{key}.norm1"), f"{key}.conv1")
         h = self.conv(self.activated(h, f"{key}.norm2"), f"{key}.conv2")
         has_shortcut = f"{key}.nin_shortcut.weight" in self.g.stored
-        return self.add(self.conv(x, f"{key}.nin_shortcut", kernel=1) if has_shortcut else x, h)
+        shortcut = self.conv(x, f"{key}.nin_shortcut", kernel=1) if has_shortcut else x
+        return self.add(self._apart(shortcut) if shortcut.rounded and h.rounded else shortcut, h)
+
+    def _apart(self, x: FeatureMap) -> FeatureMap:
+        """The same map, no longer straight out of 8 bits: its maximum with a number below all others.
+
+        If both terms of a sum come straight out of 8 bits, OpenVINO adds whole numbers, and the maps behind carry the
+        scale of that sum: they are multiplied by it in passes of their own, and turned twice.
+        """
+        return FeatureMap(self.g.op("Max", x.value, self.g.const(LOWEST, "float32")), x.channels, x.side)
 
     def attention(self, x: FeatureMap, key: str) -> FeatureMap:
         """One-head attention over all positions; queries are scaled before the product, which fp16 could not hold."""
@@ -132,7 +148,7 @@ class ConvLayers:
                                    {"pads": padding(*PLACES[copy]), "kernel_shape": [2, 2]})
                    for copy, weight in enumerate(self._subpixel_weights(key, channels))]
         doubled = g.op("DepthToSpace", g.op("Concat", *results, axis=1), blocksize=2, mode="DCR")
-        return FeatureMap(g.cast(doubled, "float32"), channels, 2 * x.side)
+        return FeatureMap(g.cast(doubled, "float32"), channels, 2 * x.side, self._is_rounded(key))
 
     def _subpixel_weights(self, key: str, channels: int) -> list[str]:
         """The four kernels of `subpixel_weight`: stored in int8, or computed from the published weight.

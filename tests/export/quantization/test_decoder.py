@@ -110,6 +110,24 @@ def test_onnx_runtime_fuses_every_convolution(
     assert (kinds["QLinearConv"], kinds["Conv"] + kinds["FusedConv"]) == (kernels, 3)
 
 
+def test_no_sum_is_of_two_maps_straight_out_of_8_bits(int8_decoder_plan: DecoderPlan, tiny_plan: Plan) -> None:
+    """OpenVINO would give all later maps of that size the scale of the sum, and multiply and turn them for it."""
+    graphs = [onnx.load(plan.path("decoder.onnx"), load_external_data=False).graph.node
+              for plan in (int8_decoder_plan("fp32"), tiny_plan)]
+    made = {name: node for node in graphs[0] for name in node.output}
+
+    def straight(name: str) -> bool:
+        node = made.get(name)
+        if node is None or node.op_type not in ("Concat", "DepthToSpace"):
+            return node is not None and node.op_type == "DequantizeLinear"
+        return all(map(straight, node.input))
+
+    sums = [tuple(map(straight, node.input)) for node in graphs[0] if node.op_type == "Add"]
+    assert (True, False) in sums or (False, True) in sums
+    assert (True, True) not in sums
+    assert not any(node.op_type == "Max" for node in graphs[1])
+
+
 @pytest.mark.parametrize("name", ["mid.attn_1.qkv", "mid.block_1.conv2", "up.2.upsample.conv",
                                   "up.0.block.0.nin_shortcut"])
 def test_a_layer_computes_what_the_reference_does_with_rounded_operands(
