@@ -7,13 +7,15 @@ measures the ceiling of matrix products, then draws with one subject after anoth
 
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from children.child import CHILDREN, Finished, run_child
+from children.child import CHILDREN, Finished, open_child, run_child
 from d16 import summary
 from recording.record import RESULTS, append_row, row, spread
 from speed.model_files import ModelFiles, prepare
@@ -47,20 +49,20 @@ class Run:
     threads: int
     device: str
     int8_plan: Path | None
+    stay_open: bool = False
 
     def plan(self, subject: Subject) -> Path:
         return self.int8_plan if subject.plan == "int8" and self.int8_plan else self.files.plan(subject.plan)
 
 
-def draw(run: Run, subject: Subject, batch: int) -> Finished:
-    """Draw the timed batches with one subject."""
+def drawing(run: Run, subject: Subject, batch: int) -> list[str | Path]:
+    """The script that draws the timed batches with one subject, and its arguments."""
     options = ["--images", str(batch * run.timed), "--batch", str(batch), "--warm-up", str(warm_up(run, subject)),
                "--seed", str(run.seed), "--threads", str(run.threads), "--out", run.files.work / "drawn.npz",
                *subject.options]
     if subject.is_reference:
-        return run_child([CHILDREN / "draw_reference.py", *run.files.reference_options, "--device", run.device,
-                          *options])
-    return run_child([CHILDREN / "draw_runtime.py", run.plan(subject), *options, *subject.parts])
+        return [CHILDREN / "draw_reference.py", *run.files.reference_options, "--device", run.device, *options]
+    return [CHILDREN / "draw_runtime.py", run.plan(subject), *options, *subject.parts]
 
 
 def warm_up(run: Run, subject: Subject) -> int:
@@ -110,6 +112,7 @@ def measure(run: Run) -> list[dict[str, Any]]:
         "run": started, "model": run.files.name, "subject": subject.name, "batch": batch,
         "options": [*subject.options, *subject.parts], "plan": subject.plan or None, "threads": run.threads,
         "device": run.device, "warm_up": warm_up(run, subject), "timed_batches": run.timed, "repeats": run.repeats,
+        "stay_open": run.stay_open,
         "seed": run.seed, "parity": parity[subject.name],
     } | speed(turns, batch, operations, ceiling, subject.ceiling) for (batch, subject), turns in all_turns(run).items()]
 
@@ -118,9 +121,13 @@ def all_turns(run: Run) -> dict[tuple[int, Subject], list[Finished]]:
     """Every subject at every batch size in turns, so that a slow minute of the machine meets all batch sizes too."""
     turns: dict[tuple[int, Subject], list[Finished]] = {
         (batch, subject): [] for batch in run.batches for subject in run.subjects}
-    for _ in range(run.repeats):
-        for (batch, subject), finished in turns.items():
-            finished.append(draw(run, subject, batch))
+    with ExitStack() as stack:
+        commands = {(batch, subject): drawing(run, subject, batch) for batch, subject in turns}
+        draw = {key: stack.enter_context(open_child([*command, "--stay-open"])) if run.stay_open else
+                partial(run_child, command) for key, command in commands.items()}
+        for _ in range(run.repeats):
+            for key, finished in turns.items():
+                finished.append(draw[key]())
     return turns
 
 
@@ -185,6 +192,7 @@ def to_batches(context: click.Context, parameter: click.Parameter, text: str) ->
 @click.option("--warm-up", type=click.IntRange(min=0), default=1, help="Batches before the clock starts, each turn.")
 @click.option("--timed", type=click.IntRange(min=1), default=2, help="Timed batches a turn.")
 @click.option("--repeats", type=click.IntRange(min=1), default=3, help="Turns of every subject.")
+@click.option("--stay-open", is_flag=True, help="Processes stay open from turn to turn: less time, more memory.")
 @click.option("--parity-images", type=click.IntRange(min=1), default=2)
 @click.option("--int8-plan", type=PathOption, help="A plan of hieramp-export --precision int8.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", help="Where the reference runs.")

@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,35 @@ def run_child(command: Sequence[str | Path], timeout: float | None = None) -> Fi
         reason = (errors.strip().splitlines() or ["it printed nothing"])[-1]
         raise HierampError(f"{name} ended with {cost['exit_code']}: {reason}")
     return Finished(json.loads(printed[-1]), cost["seconds"], cost["peak_rss_bytes"])
+
+
+@contextmanager
+def open_child(command: Sequence[str | Path]) -> Iterator[Callable[[], Finished]]:
+    """A script that stays open (`asked.py`): what is given asks it once. It ends with the block.
+
+    Raises HierampError where it ends before; what it said of that is on standard error.
+    """
+    program = [sys.executable, *map(str, command)]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None and child.stdout is not None
+
+        def answer() -> dict[str, Any]:
+            if not (line := child.stdout.readline()):
+                raise HierampError(f"{Path(command[0]).name} ended, see its messages above")
+            return json.loads(line)
+
+        def ask() -> Finished:
+            began = time.perf_counter()
+            with suppress(BrokenPipeError):  # where it has ended, which its answer shows
+                os.write(child.stdin.fileno(), b"\n")
+            found = answer()
+            return Finished(found, time.perf_counter() - began, found["peak_rss_bytes"])
+
+        try:
+            answer()
+            yield ask
+        finally:
+            child.kill()
 
 
 def _ended(name: str, program: list[str], timeout: float | None) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import numpy as np
+from asked import askings, peak, stay_open
 from stage_clock import StageClock
 
 
@@ -26,10 +27,11 @@ from stage_clock import StageClock
 @click.option("--device", default="cpu")
 @click.option("--forced", type=click.Path(path_type=Path), help="Tokens that every draw has for its history.")
 @click.option("--trace", is_flag=True, help="Also write logits, saliency and image of the first batch.")
+@stay_open
 @click.option("--out", type=click.Path(path_type=Path), required=True)
 def main(preset: str | None, config: Path | None, weights: Path | None, settings: Path | None, images: int,
          batch: int, warm_up: int, seed: int, threads: int, autocast: str | None, compiled: bool, device: str,
-         forced: Path | None, trace: bool, out: Path) -> None:
+         forced: Path | None, trace: bool, stay_open: bool, out: Path) -> None:
     """Write the tokens drawn [images, L] and print the seconds of loading and of every batch."""
     began = time.perf_counter()
     import torch
@@ -49,8 +51,9 @@ def main(preset: str | None, config: Path | None, weights: Path | None, settings
     begin_stages(model.var, model.vqvae, clock)
     spec, classes = model.var.spec, model.var.spec.var.num_classes
     history_NL = torch.from_numpy(np.load(forced)["tokens"]).to(device) if forced else None
-    loaded, traces, batches = time.perf_counter() - began, [], []
-    for first in (*[0] * warm_up, *range(0, images, batch)):
+    loaded = time.perf_counter() - began
+
+    def draw(first: int) -> tuple[dict[str, Any], Any]:
         numbers = range(first, first + batch)
         labels_B = torch.tensor([i % classes for i in numbers], device=device)
         uniforms_BL = torch.from_numpy(np.stack([token_uniforms(seed, i % classes, i // classes, spec.token_count)
@@ -58,11 +61,15 @@ def main(preset: str | None, config: Path | None, weights: Path | None, settings
         history = None if history_NL is None else list(history_NL[first : first + batch].split(spec.scale_tokens, 1))
         arguments = (model.var, model.vqvae, labels_B, uniforms_BL, model.settings, history)
         with autocasting(device, autocast):
-            drawn, times = clock.batch(lambda arguments=arguments: generate(*arguments))
-        batches.append(times)
-        traces.append(drawn if trace else torch.cat(drawn.drawn, dim=1).cpu().numpy())
-    np.savez(out, **(trace_arrays(traces[warm_up]) if trace else {"tokens": np.concatenate(traces[warm_up:])}))
-    click.echo(json.dumps({"load_seconds": loaded, "batches": batches[warm_up:]} | sharpness(model.var, trace)))
+            drawn, times = clock.batch(lambda: generate(*arguments))
+        return times, drawn if trace else torch.cat(drawn.drawn, dim=1).cpu().numpy()
+
+    for _ in range(warm_up):
+        draw(0)
+    for _ in askings(stay_open):
+        batches, drawn = zip(*map(draw, range(0, images, batch)), strict=True)
+        np.savez(out, **(trace_arrays(drawn[0]) if trace else {"tokens": np.concatenate(drawn)}))
+        click.echo(json.dumps({"load_seconds": loaded, "batches": batches} | sharpness(model.var, trace) | peak()))
 
 
 def sharpness(var: Any, trace: bool) -> dict[str, float]:

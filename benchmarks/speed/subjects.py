@@ -57,6 +57,7 @@ SUBJECTS = {subject.name: subject for subject in (
     _ours("openvino-int8", "int8", "int8", "openvino"),
     _ours("openvino-int8-bf16", "int8", "int8", "openvino", "bf16"),
     _ours("openvino-int8-bf16-8", "int8", "int8", "openvino", "bf16", "--at-once", "8"),
+    _ours("openvino-int8-bf16-begun", "int8", "int8", "openvino", "bf16", "--begun", "2"),
     _ours("openvino-int8-bf16-1-lane", "int8", "int8", "openvino", "bf16", "--lanes", "1"),
     _ours("cuda", "fp16", "fp16", "cuda"),
     _ours("tensorrt", "fp16", "fp16", "tensorrt"),

@@ -3,10 +3,12 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -40,9 +42,31 @@ def test_subjects_are_measured_in_turns(script: Script, small_model: SmallModel,
     assert (tmp_path / "throughput.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
+def test_processes_that_stay_open_draw_the_same(script: Script, small_model: SmallModel, tmp_path: Path) -> None:
+    tool = script("throughput")
+    files = tool.ModelFiles("small", small_model.config, tmp_path)
+    script("speed.model_files").prepare(files, ["fp32"], 0)
+    subjects, tokens = tool.chosen_subjects("reference,onnxruntime", "cpu", None), []
+    begun = replace(subjects[1], name="begun", parts=("--begun", "2", "--lanes", "2"))
+    for stay_open in (False, True):
+        run = tool.Run(files, (*subjects, begun), (2,), 1, 1, 2, 2, 0, 2, "cpu", None, stay_open)
+        for (_, subject), turns in tool.all_turns(run).items():
+            loaded = {turn.answer["load_seconds"] for turn in turns}
+            assert (len(turns), len(loaded)) == (2, 1 if stay_open else 2), subject
+            assert [len(turn.answer["batches"]) for turn in turns] == [2, 2]
+            assert all(turn.peak_rss_bytes > 3e7 for turn in turns)
+            assert all(len({times["seconds"] for times in turn.answer["batches"]}) == (1 if subject == begun else 2)
+                       for turn in turns)
+        with np.load(tmp_path / "drawn.npz") as drawn:
+            tokens.append(drawn["tokens"])
+    np.testing.assert_array_equal(*tokens)
+
+
 def test_batch_sizes_take_turns_as_subjects_do(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tool, drawn = script("throughput"), []
-    monkeypatch.setattr(tool, "draw", lambda run, subject, batch: drawn.append((batch, subject.name)) or len(drawn))
+    monkeypatch.setattr(tool, "drawing", lambda run, subject, batch: (batch, subject.name))
+    monkeypatch.setattr(tool, "run_child", lambda command: drawn.append(command) or len(drawn))
     subjects = tool.chosen_subjects("reference,onnxruntime", "cpu", None)
     run = tool.Run(tool.ModelFiles("var_cifar10", None, tmp_path), subjects, (8, 32), 1, 0, 1, 2, 0, 1, "cpu", None)
     turns = tool.all_turns(run)
