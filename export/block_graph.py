@@ -50,8 +50,7 @@ def transformer_block(
 ) -> BlockValues:
     """A block; `adaln` are its six vectors [1, R, C].
 
-    Tokens come first from block to block, as in the caches: keys and values leave as they are, and those of a scale
-    are a prefix of what is behind one buffer.
+    Tokens come first between blocks, as in the caches, so that keys and values leave as their products give them.
     """
     spec, key = context.spec, f"var.blocks.{index}"
     gamma1, gamma2, scale1, scale2, shift1, shift2 = adaln
