@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 from hieramp.runtime.backend import Drawing, Request
 from hieramp.runtime.contract import GRAPH_NAMES, graph_inputs, graph_outputs, scale_key
 from hieramp.runtime.manifest import (
+    SCHEMA_VERSION,
     Amplification,
     ClassList,
     GraphSpec,
@@ -48,7 +49,7 @@ def write_plan(folder: Path) -> dict[str, Any]:
 
 def _manifest(folder: Path) -> Manifest:
     return Manifest(
-        schema_version=1, name="tiny", precision="fp32", model=MODEL, cache_type="float32",
+        schema_version=SCHEMA_VERSION, name="tiny", precision="fp32", model=MODEL, cache_type="float32",
         amplification=Amplification((1,), (0.0, 1.0), (0.5, 0.5)), sampling=Sampling(4.0, 6, 0.95),
         classes=ClassList("names", NAMES), trace_outputs=False, static_scales=None,
         graphs={name: GraphSpec(f"{name}.onnx", _specs(graph_inputs(name, MODEL.depth, True, MODEL.scale_count)),

@@ -185,7 +185,7 @@ def test_caches_are_in_16_bits_and_the_rest_of_the_interface_is_not(any_plan: Pl
     assert any_plan.manifest.cache_type == low
     for graph in any_plan.manifest.graphs.values():
         for tensor in (*graph.inputs, *graph.outputs):
-            is_cache = re.fullmatch(r"(past|new)_kv_\d\d|[kv]_\d\d_\d\d|new_[kv]_\d\d", tensor.name)
+            is_cache = re.fullmatch(r"(past|new)_(keys|values)_\d\d|[kv]_\d\d_\d\d|new_[kv]_\d\d", tensor.name)
             assert tensor.type == low if is_cache else tensor.type in ("float32", "int64")
 
 
