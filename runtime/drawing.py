@@ -143,7 +143,7 @@ def _fault(drawing: Drawing, row: int, key: PictureKey, seed: int, manifest: Man
 def _not_finite(drawing: Drawing, row: int, vocab_size: int) -> tuple[str, int | None] | None:
     """Place and scale where NaN or infinity came in.
 
-    Of logits that are not finite the sampler makes a token −1, in plans of earlier versions one past the codebook.
+    Of logits that are not finite the sampler makes a token −1; what is past the codebook has the same cause.
     """
     for scale, tokens_Bl in enumerate(drawing.tokens):
         if not ((tokens_Bl[row] >= 0) & (tokens_Bl[row] < vocab_size)).all():

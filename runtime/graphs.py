@@ -14,8 +14,6 @@ from hieramp.runtime.providers import PROVIDERS, Provider, select_provider
 from hieramp.runtime.sessions import session_options
 from hieramp.runtime.terminal import shortened
 
-_BEYOND_CODEBOOK = "indices element out of data bounds"
-
 
 @dataclass(frozen=True)
 class CutStep:
@@ -60,14 +58,10 @@ def load_graph(path: Path, provider: Provider, threads: int, compute: str, lanes
     return session
 
 
-def run_graph(session: Any, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor],
-              looks_up_tokens: bool = False) -> None:
+def run_graph(session: Any, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> None:
     """Run a session that reads and writes these views; raises RunError where it fails."""
     try:
         run_bound(session, inputs, outputs)
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
-        if looks_up_tokens and _BEYOND_CODEBOOK in str(error):
-            raise RunError("a picture of this batch has NaN or infinity in its logits, and this plan is too old to say "
-                           "which: export it again, or try smaller --cfg and --beta") from error
         raise RunError(f"ONNX Runtime failed: {shortened(str(error), MESSAGE_LENGTH)}; "
                        "a smaller --batch-size needs less memory") from error

@@ -113,7 +113,7 @@ class OnnxRuntimeBackend:
         if isinstance(self._open.step, CutStep):
             outputs |= self._run_cut(self._open.step, inputs, reads, writes, outputs)
         else:
-            run_graph(self._open.step, reads, views(outputs) | writes, looks_up_tokens=True)
+            run_graph(self._open.step, reads, views(outputs) | writes)
         return StepOutputs(outputs["tokens"], outputs["f_hat_next"], outputs["token_map_next"],
                            outputs.get("logits"), outputs.get("saliency"))
 
