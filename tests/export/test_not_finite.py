@@ -305,32 +305,27 @@ def test_engines_have_a_safer_plan_with_a_back_end_of_its_own(plans: tuple[Plan,
     assert safer_choice(plans[1], engines, Needs(4, 20)).backend == "onnxruntime"
 
 
-def test_without_detection_the_picture_is_not_named(make_model: Models, export: Export, tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plans of earlier versions have no marks: ONNX Runtime stops at the look-up, for the whole batch."""
+def test_marks_change_no_bit_of_what_is_finite(make_model: Models, export: Export, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a model of which classes 0 to 2 are finite, with and without a token −1 for what is not."""
     with monkeypatch.context() as before:
         before.setattr(operators, "_SAMPLE_TOP_K_TOP_P", without_marks(operators._SAMPLE_TOP_K_TOP_P))
         before.setattr(latent_graph, "_entries", lambda g, tokens_Bl: tokens_Bl)
-        unmarked = export(overflowing(make_model()), tmp_path / "old.plan", precision="fp16")
-    write_whole_step(unmarked)
-    with pytest.raises(RunError, match="this plan is too old to say which") as error:
-        run_job(job(unmarked, tmp_path / "out"))
-    assert not isinstance(error.value, NotFiniteError)
-    assert not any(name.startswith("class_2") for name in pictures(tmp_path / "out"))  # nor are the others written
-    run_job(job(unmarked, tmp_path / "few", classes="0-2"))
-    marked = export(overflowing(make_model()), tmp_path / "new.plan", precision="fp16")
-    write_whole_step(marked)
-    run_job(job(marked, tmp_path / "marked", classes="0-2"))
-    assert pictures(tmp_path / "few") == pictures(tmp_path / "marked")  # marks change no bit of what is finite
+        unmarked = export(overflowing(make_model()), tmp_path / "unmarked.plan", precision="fp16")
+    marked = export(overflowing(make_model()), tmp_path / "marked.plan", precision="fp16")
+    for plan in (unmarked, marked):
+        write_whole_step(plan)
+        run_job(job(plan, tmp_path / plan.folder.stem, classes="0-2"))
+    assert pictures(tmp_path / "unmarked") == pictures(tmp_path / "marked")
 
 
 def write_whole_step(plan: Plan) -> None:
-    """Take the cut step out of the plan, as those of earlier versions have none."""
+    """Take the cut step out of the plan."""
     (plan.folder / MANIFEST).write_text(manifest_json(with_whole_step(plan).manifest))
 
 
 def without_marks(body: str) -> str:
-    """The sampler's body as it was: its last result is what was drawn, whatever the logits are."""
+    """The sampler's body without its last nodes: its result is what was drawn, whatever the logits are."""
     drawn, rest = body.split("  drawn = ")
     return f"{drawn}  token = {rest.splitlines()[0]}\n}}\n"
 
