@@ -25,5 +25,5 @@ def askings(open_ended: bool) -> Iterator[None]:
 
 
 def peak() -> dict[str, Any]:
-    """The most memory this process has held."""
+    """The most memory this process has held, in bytes; no less than the starting one held at that moment."""
     return {"peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * BYTES_A_UNIT}
