@@ -15,13 +15,19 @@ MASKED = -3e4  # finite, since minus infinity times 0 is not a number, also wher
 
 @dataclass(frozen=True)
 class BlockContext:
-    """What all blocks of a step share; values are names in the graph, empty where the model has no class tokens."""
+    """What all blocks of a step share; values are names in the graph, empty where the model has no class tokens.
+
+    Values of the portable blocks take their shapes, `stream` [n, R, C] and `heads` [n, R, H, D], from the graph's
+    inputs: OpenVINO computes in float32 what leads to an output, also by a shape, whatever type it was asked for.
+    """
 
     spec: VarSpec
     type_name: str
     cache_type: str
     amplified_blocks: tuple[int, ...]
     tokens: str
+    stream: str = ""
+    heads: str = ""
     class_token: str = ""
     class_mask: str = ""
     beta: str = ""
@@ -60,7 +66,7 @@ def transformer_block(
     normed = modulated_norm(g, x_nRC, scale2, shift2, spec.width, spec.norm_eps)
     hidden = linear(g, g.cast(normed, context.type_name), f"{key}.ffn.fc1", context.type_name)
     hidden = g.op("Gelu", hidden, approximate="tanh")
-    out = as_sequence(g, linear(g, hidden, f"{key}.ffn.fc2", context.type_name), x_nRC, spec.width)
+    out = g.op("Reshape", linear(g, hidden, f"{key}.ffn.fc2", context.type_name), context.stream)
     x_nRC = g.op("Add", x_nRC, g.op("Mul", g.cast(out, "float32"), gamma2))
     return BlockValues(x_nRC, new, saliency)
 
@@ -69,7 +75,7 @@ def _attention(
     g: GraphBuilder, context: BlockContext, index: int, x_nRC: str, past: KeysValues
 ) -> tuple[str, KeysValues, str | None]:
     """Projected attention [n, R, C], this scale's spatial keys and values, a saliency map."""
-    spec, key = context.spec, f"var.blocks.{index}.attn"
+    key = f"var.blocks.{index}.attn"
     q_nRHD, own = _queries_keys_values(g, context, key, x_nRC)
     new = KeysValues(_cached(g, context, own.keys), _cached(g, context, own.values))
     k_RHmD, v_RHmD = _behind(g, context, past.keys, own.keys), _behind(g, context, past.values, own.values)
@@ -80,7 +86,7 @@ def _attention(
         out, saliency = _attend_with_class_token(g, context, index, q_RHnD, k_RHmD, v_RHmD, g.shape(past.keys, 0, 1))
     out_nRHD = g.op("Transpose", out, perm=TOKENS_FIRST)
     projected = linear(g, out_nRHD, f"{key}.proj", context.type_name)
-    return as_sequence(g, projected, x_nRC, spec.width), new, saliency
+    return g.op("Reshape", projected, context.stream), new, saliency
 
 
 def _cached(g: GraphBuilder, context: BlockContext, x_nRHD: str) -> str:
@@ -170,8 +176,7 @@ def _queries_keys_values(
     """Scaled queries, keys and values [n, R, H, D], in the plan's precision."""
     spec, T = context.spec, context.type_name
     biases = [g.weight(f"{key}.q_bias", T), None, g.weight(f"{key}.v_bias", T)]  # keys have none
-    shape = g.op("Concat", g.shape(x_nRC, 0, 2), g.const([spec.heads, spec.head_width]), axis=0)
-    q, k, v = (g.op("Reshape", part, shape) for part in
+    q, k, v = (g.op("Reshape", part, context.heads) for part in
                linear_parts(g, g.cast(x_nRC, T), f"{key}.mat_qkv", biases, T))
     q, k = g.cast(q, "float32"), g.cast(k, "float32")
     if spec.qk_l2_norm:
@@ -190,10 +195,5 @@ def query_scale(g: GraphBuilder, spec: VarSpec, key: str) -> str:
 
 def _normalised(g: GraphBuilder, x: str) -> str:
     """x over its Euclidean length along the last axis."""
-    length = g.op("ReduceL2", x, g.const([-1]), keepdims=1)
-    return g.op("Div", x, g.op("Max", length, g.const([NORM_FLOOR], "float32")))
-
-
-def as_sequence(g: GraphBuilder, rows: str, like: str, width: int) -> str:
-    """Rows [R * n, C] in the shape of a value, [R, n, C] or [n, R, C]."""
-    return g.op("Reshape", rows, g.op("Concat", g.shape(like, 0, 2), g.const([width]), axis=0))
+    length = g.op("Max", g.op("ReduceL2", x, g.const([-1]), keepdims=0), g.const([NORM_FLOOR], "float32"))
+    return g.op("Div", x, g.op("Unsqueeze", length, g.const([-1])))

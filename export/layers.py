@@ -8,6 +8,8 @@ import numpy as np
 from hieramp.export.graph import GraphBuilder
 from hieramp.export.weight_file import EIGHT_BIT_TYPES
 
+ONE_PLUS = np.array([[0], [0], [1], [1], [0], [0]], np.float32)  # to the scales among the six AdaLN vectors of a block
+
 
 def linear(g: GraphBuilder, x: str, key: str, type_name: str) -> str:
     """A linear layer of the checkpoint over values [..., C], which have the type `type_name` already: rows [n, N].
@@ -77,11 +79,10 @@ def rows(g: GraphBuilder, value: str, width: int) -> str:
     return g.op("Reshape", value, g.const([-1, width]))
 
 
-def modulated_norm(g: GraphBuilder, x_RnC: str, scale_R1C: str, shift_R1C: str, width: int, eps: float) -> str:
-    """Layer norm in float32 without affine, times 1 + scale, plus shift."""
+def modulated_norm(g: GraphBuilder, x_RnC: str, factor_R1C: str, shift_R1C: str, width: int, eps: float) -> str:
+    """Layer norm in float32 without affine, times 1 + scale, which is the factor, plus shift."""
     normal = g.op("LayerNormalization", x_RnC, g.const(np.ones(width), "float32"), axis=-1, epsilon=eps)
-    factor = g.op("Add", scale_R1C, g.const([1], "float32"))
-    return g.op("Add", g.op("Mul", normal, factor), shift_R1C)
+    return g.op("Add", g.op("Mul", normal, factor_R1C), shift_R1C)
 
 
 def silu(g: GraphBuilder, x: str) -> str:

@@ -14,7 +14,7 @@ from hieramp.export.block_graph import BlockContext, KeysValues, class_query_mas
 from hieramp.export.dimensions import Dimensions
 from hieramp.export.graph import DOMAIN, GraphBuilder
 from hieramp.export.latent_graph import codebook_step
-from hieramp.export.layers import linear, modulated_norm
+from hieramp.export.layers import ONE_PLUS, linear, modulated_norm
 from hieramp.export.operators import operator_bodies, saliency_bias
 from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor
 from hieramp.runtime.contract import CACHED, LOGITS, new_of, past_of
@@ -111,8 +111,11 @@ def portable_transformer(
     if context.class_token:
         sizes = g.shape(context.class_token, 0, 1), g.shape(pasts[0].keys, 0, 1)
         context = replace(context, class_mask=class_query_mask(g, context.tokens, *sizes))
+    stream, heads = (g.op("Concat", g.const([-1]), g.shape(inputs.token_map, 0, 1), g.const(widths), axis=0)
+                     for widths in ([var.width], row[1:]))
+    context = replace(context, stream=stream, heads=heads)
     x_nRC = g.op("Transpose", with_class_token(g, context, inputs.token_map), perm=[1, 0, 2])
-    adaln_d6RC = g.op("Transpose", inputs.adaln, perm=[1, 2, 0, 3])
+    adaln_d6RC = g.op("Transpose", g.op("Add", inputs.adaln, g.const(ONE_PLUS, "float32")), perm=[1, 2, 0, 3])
     saliency = []
     for i, past in enumerate(pasts):
         vectors = g.ops("Split", 6, g.op("Gather", adaln_d6RC, g.const(i), axis=0), axis=0, num_outputs=6)
@@ -154,9 +157,10 @@ def head(g: GraphBuilder, spec: ModelSpec, context: BlockContext, x_RnC: str, ad
     width, V = spec.var.width, spec.vqvae.vocab_size
     spatial = g.slice(x_RnC, 1, g.const([0]), context.tokens) if context.class_token else x_RnC
     scale, shift = g.ops("Split", 2, adaln_head, axis=1, num_outputs=2)
-    normed = modulated_norm(g, spatial, scale, shift, width, spec.var.norm_eps)
+    factor = g.op("Add", scale, g.const([1], "float32"))
+    normed = modulated_norm(g, spatial, factor, shift, width, spec.var.norm_eps)
     logits = linear(g, normed, "var.head", "float32")
-    return g.op("Reshape", logits, g.op("Concat", g.shape(spatial, 0, 2), g.const([V]), axis=0))
+    return g.op("Reshape", logits, g.op("Concat", g.shape(adaln_head, 0, 1), context.tokens, g.const([V]), axis=0))
 
 
 def _sample(g: GraphBuilder, d: Dimensions, logits_RlV: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hieramp.export.block_graph import NORM_FLOOR, BlockContext, as_sequence, query_scale
+from hieramp.export.block_graph import NORM_FLOOR, BlockContext, query_scale
 from hieramp.export.graph import DOMAIN, MICROSOFT, GraphBuilder
 from hieramp.export.layers import rows
 from hieramp_ref.spec import VarSpec
@@ -55,13 +55,13 @@ def fused_block(
     projected = _projected(g, context, f"{key}.attn", _norm(g, x_RnC, m.factor1, m.shift1, spec.norm_eps))
     attended, saliency = _attention(g, context, index, projected, past_k, past_v)
     out = g.op("Add", _product(g, context, attended, f"{key}.attn.proj"), _attended_bias(g, context, f"{key}.attn"))
-    out = as_sequence(g, out, x_RnC, spec.width)
+    out = _as_sequence(g, out, x_RnC, spec.width)
     x_RnC = _residual(g, x_RnC, out, m.gamma1)
     hidden = _product(g, context, _norm(g, x_RnC, m.factor2, m.shift2, spec.norm_eps), f"{key}.ffn.fc1")
     hidden = g.op("FastGelu", hidden, g.weight(f"{key}.ffn.fc1.bias", context.type_name), domain=MICROSOFT)
     out = g.op("Add", _product(g, context, hidden, f"{key}.ffn.fc2"),
                g.weight(f"{key}.ffn.fc2.bias", context.type_name))
-    out = as_sequence(g, out, x_RnC, spec.width)
+    out = _as_sequence(g, out, x_RnC, spec.width)
     new_k, new_v = (_spatial(g, context, value) for value in (projected.k, projected.v))
     return FusedBlockValues(_residual(g, x_RnC, out, m.gamma2), new_k, new_v, saliency)
 
@@ -130,7 +130,7 @@ def _projected(g: GraphBuilder, context: BlockContext, key: str, x_RnC: str) -> 
                for i in range(3))
     q = g.op("Add", q, g.weight(f"{key}.q_bias", T))
     q, k = _scaled_query(g, spec, key, q, T), _normalised(g, spec, k, g.const(_unit(spec), "float32"), T)
-    return _Projected(*(as_sequence(g, value, x_RnC, spec.width) for value in (q, k, v)))
+    return _Projected(*(_as_sequence(g, value, x_RnC, spec.width) for value in (q, k, v)))
 
 
 def _scaled_query(g: GraphBuilder, spec: VarSpec, key: str, q_nC: str, type_name: str) -> str:
@@ -167,3 +167,8 @@ def _product(g: GraphBuilder, context: BlockContext, x: str, key: str) -> str:
     """The product of a linear layer without its bias, over rows."""
     weight = g.weight(f"{key}.weight", context.type_name)
     return g.op("Gemm", rows(g, x, g.stored[f"{key}.weight"].shape[1]), weight, transB=1)
+
+
+def _as_sequence(g: GraphBuilder, rows_mC: str, like_RnC: str, width: int) -> str:
+    """Rows [R * n, C] in the shape of a value [R, n, C]."""
+    return g.op("Reshape", rows_mC, g.op("Concat", g.shape(like_RnC, 0, 2), g.const([width]), axis=0))

@@ -1,6 +1,5 @@
 """The step graph in ONNX Runtime's own operators: the portable one, but for caches as fused attention reads them."""
 
-import numpy as np
 import onnx
 
 from hieramp.export.block_graph import BlockContext
@@ -8,13 +7,12 @@ from hieramp.export.dimensions import Dimensions
 from hieramp.export.fused.block import Modulation, fused_block
 from hieramp.export.fused.sampling import sample_in_two_levels
 from hieramp.export.graph import GraphBuilder
+from hieramp.export.layers import ONE_PLUS
 from hieramp.export.operators import saliency_bias
 from hieramp.export.step_graph import TransformerInputs, TransformerOutputs, head, step_graph, with_class_token
 from hieramp.export.weight_file import StoredTensor
 from hieramp.runtime.contract import HALVES, new_half, past_half
 from hieramp_ref.spec import ModelSpec
-
-_ONE_PLUS = np.array([[0], [0], [1], [1], [0], [0]], np.float32)  # to the scales among a block's six vectors
 
 
 def can_be_fused(spec: ModelSpec) -> bool:
@@ -37,7 +35,7 @@ def fused_transformer(
 ) -> TransformerOutputs:
     """Blocks in the plan's precision, head in float32; keys and values are a tensor a block and scale, rows first."""
     T, C = context.type_name, spec.var.width
-    adaln = g.cast(g.op("Add", inputs.adaln, g.const(_ONE_PLUS, "float32")), T)
+    adaln = g.cast(g.op("Add", inputs.adaln, g.const(ONE_PLUS, "float32")), T)
     x, saliency = g.cast(with_class_token(g, context, inputs.token_map), T), []
     for i in range(spec.var.depth):
         past_k, past_v = ([g.input(past_half(half, i, scale), T, [d.R, f"past_{scale}", C])

@@ -22,13 +22,13 @@ def test_linear(builder: Builder, run_model: Run) -> None:
 
 
 def test_modulated_norm(builder: Builder, run_model: Run) -> None:
-    """Layer norm without affine, times 1 + scale, plus shift; rows that are nearly constant show its epsilon."""
-    x, scale, shift = torch.randn(2, 3, 8) * 1e-3, torch.randn(2, 1, 8), torch.randn(2, 1, 8)
+    """Layer norm without affine, times a factor, plus shift; rows that are nearly constant show its epsilon."""
+    x, factor, shift = torch.randn(2, 3, 8) * 1e-3, torch.randn(2, 1, 8), torch.randn(2, 1, 8)
     g = builder()
-    names = [g.input(name, "float32", ["R", n, 8]) for name, n in (("x", 3), ("scale", 1), ("shift", 1))]
+    names = [g.input(name, "float32", ["R", n, 8]) for name, n in (("x", 3), ("factor", 1), ("shift", 1))]
     g.output(modulated_norm(g, *names, 8, 1e-6), "y", "float32", ["R", 3, 8])
-    expected = functional.layer_norm(x, (8,), eps=1e-6) * (1 + scale) + shift
-    out = run_model(g.model(), x=x.numpy(), scale=scale.numpy(), shift=shift.numpy())[0]
+    expected = functional.layer_norm(x, (8,), eps=1e-6) * factor + shift
+    out = run_model(g.model(), x=x.numpy(), factor=factor.numpy(), shift=shift.numpy())[0]
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
