@@ -34,6 +34,8 @@ def model_options(command: Any) -> Any:
 @click.option("--precision", default="fp32", show_default=True, help="fp32, fp16, bf16, int8 or fp8.")
 @click.option("--base-precision", help="What int8 and fp8 plans compute all but their 8-bit layers in: fp16 (default) "
                                        "or fp32, which is faster on a CPU.")
+@click.option("--cache-precision", help="What int8 and fp8 plans keep keys and values in: fp16 (default), or bf16, "
+                                        "which OpenVINO's plug-in reads faster and OpenVINO built in not at all.")
 @click.option("--calibration-images", type=click.IntRange(min=1), default=32, show_default=True,
               help="Images that int8 and fp8 plans are calibrated on.")
 @click.option("--decoder", help="Decoder of an int8 plan: int8 (default with --base-precision fp32) or float.")
@@ -72,9 +74,9 @@ def main(from_plan: Path | None, out: Path | None, as_json: bool, target: str | 
 
 _ENGINE_OPTIONS = ("compute_capability", "max_batch", "opt_batch", "timing_cache", "workspace", "opt_level", "tf32",
                    "no_plugins")
-_PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "base_precision", "calibration_images",
-              "decoder", "decoder_psnr", "out", "static_scales", "static_batch", "trace_outputs", "class_names",
-              "keep_training_weights", "with_encoder", "store_fp16")
+_PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "base_precision", "cache_precision",
+              "calibration_images", "decoder", "decoder_psnr", "out", "static_scales", "static_batch", "trace_outputs",
+              "class_names", "keep_training_weights", "with_encoder", "store_fp16")
 
 
 main.add_command(teacher)

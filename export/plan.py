@@ -48,6 +48,7 @@ from hieramp_ref.vqvae import Vqvae
 
 DEFAULT_BASE_PRECISION = "fp16"
 DECODERS = ("int8", "float")
+CACHE_PRECISIONS = ("fp16", "bf16")
 _TYPE_NAMES = {1: "float32", 7: "int64", 10: "float16", 16: "bfloat16"}
 _OF_ENCODER = ("encoder.", "quant_conv.")
 _TRAINING_ONLY = ("class_head.", *_OF_ENCODER)
@@ -60,7 +61,8 @@ class ExportOptions:
     `with_encoder` adds the encoder as a graph, which gives the tokens of an image. `base_precision` is what 8-bit plans
     compute everything else in, `calibration_images` what they are calibrated on, `decoder` int8 or float: int8 unless
     given where an int8 plan computes the rest in fp32. As much of it is quantized as keeps `decoder_psnr`, in dB, by
-    expectation; the default is what an fp16 plan must keep.
+    expectation; the default is what an fp16 plan must keep. 8-bit plans keep keys and values from scale to scale in
+    `cache_precision`, fp16 unless given.
     """
 
     name: str
@@ -74,6 +76,7 @@ class ExportOptions:
     calibration_images: int = 32
     decoder: str | None = None
     decoder_psnr: float = MINIMUM_PSNR_DB["fp16"]
+    cache_precision: str | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -83,13 +86,17 @@ class ExportOptions:
         if self.decoder == "int8" and self.precision != "int8":
             raise ExportError(f"decoder int8 is for int8 plans: leave it out with {self.precision}")
         if self.precision not in EIGHT_BIT_PRECISIONS:
-            if self.base_precision is not None:
-                raise ExportError(f"base precision {self.base_precision} is for {' and '.join(EIGHT_BIT_PRECISIONS)}: "
-                                  f"leave it out with {self.precision}")
+            for what, given in (("base", self.base_precision), ("cache", self.cache_precision)):
+                if given is not None:
+                    raise ExportError(f"{what} precision {given} is for {' and '.join(EIGHT_BIT_PRECISIONS)}: "
+                                      f"leave it out with {self.precision}")
             return
         if self.base_precision not in (None, *BASE_PRECISIONS):
             raise ExportError(f"base precision must be one of {', '.join(BASE_PRECISIONS)}, "
                               f"got {self.base_precision!r}")
+        if self.cache_precision not in (None, *CACHE_PRECISIONS):
+            raise ExportError(f"cache precision must be one of {', '.join(CACHE_PRECISIONS)}, "
+                              f"got {self.cache_precision!r}")
         if self.keep_training_weights:
             raise ExportError(f"{self.precision} weights cannot be trained on: leave out --keep-training-weights")
         if self.calibration_images < 1:
@@ -108,7 +115,7 @@ class ExportOptions:
     @property
     def cache_type(self) -> str:
         """The type that keys and values are kept in from scale to scale: 8-bit plans have no use for float32 there."""
-        return "float16" if self.eight_bits else COMPUTE_TYPES[self.precision]
+        return COMPUTE_TYPES[(self.cache_precision or CACHE_PRECISIONS[0]) if self.eight_bits else self.precision]
 
     @property
     def eight_bit_decoder(self) -> bool:

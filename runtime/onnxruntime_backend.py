@@ -63,7 +63,7 @@ class OnnxRuntimeBackend:
         """
         check_compute(provider, compute, cpu_features() if compute != "f32" else ())
         found = find_provider(provider)
-        check_precision(provider, plan.manifest.precision)
+        check_precision(provider, plan.manifest.precision, plan.manifest.cache_type)
         constants, threads = load_scale_constants(plan), threads or usable_cores()
 
         def load(name: str) -> Any:

@@ -54,11 +54,18 @@ def check_name(name: str) -> None:
         raise ProviderError(f"provider must be one of {', '.join(PROVIDERS)}, got {name!r}")
 
 
-def check_precision(name: str, precision: str) -> None:
-    """Raise ProviderError where a provider that is there takes no graphs of a plan's precision."""
-    if (name, precision) == ("openvino", "bf16") and not _plugged_devices(PROVIDERS[name]):
+def check_precision(name: str, precision: str, cache_type: str = "float32") -> None:
+    """Raise ProviderError where a provider that is there takes no graphs of a plan's precision, or none of its caches.
+
+    OpenVINO where it is built into ONNX Runtime leaves what is in bfloat16 to ONNX Runtime, node by node.
+    """
+    if name != "openvino" or not {"bf16", "bfloat16"} & {precision, cache_type} or _plugged_devices(PROVIDERS[name]):
+        return
+    if precision == "bf16":
         raise ProviderError("OpenVINO takes no plans in bf16 where it is built into ONNX Runtime; export this one in "
                             "fp32 and take --provider openvino --compute bf16, which multiplies in bfloat16 too")
+    raise ProviderError("OpenVINO takes no keys and values in bfloat16 where it is built into ONNX Runtime; export "
+                        "this plan with --cache-precision fp16, or take --provider cpu")
 
 
 def available_providers() -> tuple[str, ...]:

@@ -79,8 +79,8 @@ def quantization_problems(precision: str, cache_type: str, quantization: Quantiz
     types = dict(zip(BASE_PRECISIONS, ("float32", "float16"), strict=True))
     if quantization.base_precision not in types:
         yield f"quantization.base_precision must be {' or '.join(types)}, got {quantization.base_precision!r}"
-    elif cache_type not in ("float16", types[quantization.base_precision]):
-        yield f"cache_type must be float16 or that of {quantization.base_precision}, got {cache_type!r}"
+    elif cache_type not in ("float16", "bfloat16", types[quantization.base_precision]):
+        yield f"cache_type must be float16, bfloat16 or that of {quantization.base_precision}, got {cache_type!r}"
     for name, layer in quantization.layers.items():
         if layer.input_scale <= 0:
             yield f"quantization.layers.{name}.input_scale must be above 0, got {layer.input_scale:g}"

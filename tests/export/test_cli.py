@@ -178,6 +178,8 @@ def assert_one_line(outcome: Outcome, message: str) -> None:
     ({"settings": "none.json"}, "none.json is no settings file"),
     ({"precision": "fp61"}, "precision must be one of fp32, fp16, bf16, int8, fp8, got 'fp61'"),
     ({"precision": "int8", "base-precision": "bf16"}, "base precision must be one of fp32, fp16, got 'bf16'"),
+    ({"precision": "int8", "cache-precision": "fp32"}, "cache precision must be one of fp16, bf16, got 'fp32'"),
+    ({"cache-precision": "bf16"}, "cache precision bf16 is for int8 and fp8: leave it out with fp32"),
     ({"base-precision": "fp16"}, "base precision fp16 is for int8 and fp8: leave it out with fp32"),
     ({"precision": "fp8", "calibration-images": "0"}, "calibration-images"),
     ({"decoder": "int8"}, "decoder int8 is for int8 plans: leave it out with fp32"),

@@ -116,9 +116,25 @@ def test_openvino_that_is_built_in_takes_no_plan_in_bfloat16(plan: Plan, monkeyp
         OnnxRuntimeBackend.open(short, "openvino")
 
 
+def test_openvino_that_is_built_in_takes_no_keys_and_values_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [])
+    with pytest.raises(ProviderError, match="--cache-precision fp16, or take --provider cpu"):
+        check_precision("openvino", "int8", "bfloat16")
+    check_precision("cpu", "int8", "bfloat16")
+
+
+def test_openvino_that_is_plugged_in_takes_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = SimpleNamespace(type=onnxruntime.OrtHardwareDeviceType.CPU)
+    device = SimpleNamespace(ep_name="OpenVINOExecutionProvider", device=cpu)
+    monkeypatch.setattr(onnxruntime, "get_ep_devices", lambda: [device])
+    check_precision("openvino", "bf16", "bfloat16")
+    check_precision("openvino", "int8", "bfloat16")
+
+
 def test_plans_of_other_precisions_pass() -> None:
-    for name, precision in (("openvino", "fp32"), ("openvino", "int8"), ("cuda", "bf16")):
-        check_precision(name, precision)
+    for name, precision, cache_type in (("openvino", "fp32", "float32"), ("openvino", "int8", "float16"),
+                                        ("cuda", "bf16", "bfloat16")):
+        check_precision(name, precision, cache_type)
 
 
 @pytest.mark.parametrize(("provider", "compute", "features", "message"), [

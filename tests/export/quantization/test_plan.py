@@ -126,6 +126,31 @@ def test_the_plan_computes_what_the_reference_does_with_rounded_operands(
     assert to_rounded < to_wanted / 4
 
 
+def test_keys_and_values_may_be_kept_in_bfloat16(
+    tiny: LoadedModel, export: Callable[..., Plan], eight_bit_plan: EightBitPlan, tmp_path: Path,
+) -> None:
+    """Steps and halves of the step take and give them so; what differs is what a later scale reads, by its rounding,
+    which 8-bit roundings behind it make larger here and there.
+    """
+    plan = export(tiny, tmp_path / "bf16.plan", precision="int8", base_precision="fp32", calibration_images=10,
+                  trace_outputs=True, decoder="float", cache_precision="bf16")
+    assert plan.manifest.cache_type == "bfloat16"
+    for name in ("scale_step", "scale_logits"):
+        graph = onnx.load(plan.path(f"{name}.onnx"), load_external_data=False).graph
+        types = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)
+                 if value.name.startswith(("past_", "new_"))}
+        assert types == {onnx.TensorProto.BFLOAT16}
+    labels, uniforms = np.arange(4), np.random.default_rng(0).random((4, 14), np.float32)
+    found = []
+    for each in (plan, eight_bit_plan("int8", "fp32")):
+        with OnnxRuntimeBackend.open(each) as backend:
+            found.append(draw_batch(backend, each, resolve_settings(each.manifest), labels, uniforms, trace=True,
+                                    forced_BL=np.arange(56).reshape(4, 14) % 16).logits)
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    for short, longer in zip(found[0][1:], found[1][1:], strict=True):
+        assert 0 < np.sqrt(np.mean((short - longer) ** 2)) < 2**-5 * longer.std()
+
+
 def test_onnx_runtime_fuses_the_int8_products(eight_bit_plan: EightBitPlan, tmp_path: Path) -> None:
     """All of them become its own int8 kernel; not one is computed in float32 behind a DequantizeLinear.
 
