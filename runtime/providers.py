@@ -112,9 +112,10 @@ def check_compute(name: str, compute: str, features: Collection[str]) -> None:
 def openvino_options(threads: int, compute: str, lanes: int = 1) -> dict[str, str]:
     """Options of the OpenVINO provider, which computes for so many callers at a time.
 
-    By itself it computes float32 graphs in bfloat16 where the processor can, and takes all processors.
+    By itself it computes float32 graphs in bfloat16 where the processor can, takes all processors, and ties its threads
+    to them: those of every session, and of every process, to the same ones from the first on (docs/speed.md).
     """
-    settings = {"INFERENCE_PRECISION_HINT": compute, "INFERENCE_NUM_THREADS": str(threads)}
+    settings = {"INFERENCE_PRECISION_HINT": compute, "INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
     if lanes > 1:
         settings["NUM_STREAMS"] = str(lanes)
     return {"load_config": json.dumps({"CPU": settings})}

@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,6 +73,23 @@ def test_openvino_loads_once_and_again(plan: Plan) -> None:
         np.testing.assert_allclose(image_B3SS, np.full((1, 3, 8, 8), 0.5), atol=1e-6)
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+                    reason="one processor, or a system that does not say which")
+@pytest.mark.usefixtures("openvino")
+def test_openvino_computes_on_whichever_processor_is_free(plan: Plan) -> None:
+    """No thread is ever tied to one, which two sessions or processes would then share while others are idle."""
+    ours, seen = os.sched_getaffinity(0), set[frozenset[int]]()
+    with (OnnxRuntimeBackend.open(plan, provider="openvino", threads=2, lanes=2) as backend,
+          ThreadPoolExecutor(2) as lanes):
+        busy = [lanes.submit(lambda: [backend.decode(np.zeros((1, 2, 4, 4), np.float32)) for _ in range(3000)])
+                for _ in range(2)]
+        while not all(lane.done() for lane in busy):
+            for thread in os.listdir("/proc/self/task"):
+                with suppress(ProcessLookupError):
+                    seen.add(frozenset(os.sched_getaffinity(int(thread))))
+    assert seen == {frozenset(ours)}
+
+
 @pytest.mark.parametrize("registered", [False, True])
 def test_openvino_without_a_processor_for_it_says_so(monkeypatch: pytest.MonkeyPatch, registered: bool) -> None:
     """As on processors of other makers: its plug-in loads, and offers no device."""
@@ -97,8 +117,8 @@ def test_openvino_that_is_built_in_is_told_arithmetic_threads_and_device(monkeyp
     options = selected[0][1]
     assert selected[1][1] == {}
     assert options["device_type"] == "CPU"
-    assert json.loads(options["load_config"]) == {"CPU": {"INFERENCE_PRECISION_HINT": "bf16",
-                                                          "INFERENCE_NUM_THREADS": "3"}}
+    assert json.loads(options["load_config"]) == {"CPU": {
+        "INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": "3", "ENABLE_CPU_PINNING": "NO"}}
 
 
 @pytest.mark.parametrize(("name", "level"), [("openvino", "ORT_DISABLE_ALL"), ("cpu", "ORT_ENABLE_ALL")])
@@ -154,7 +174,7 @@ def test_arithmetic_that_is_there_passes() -> None:
 
 def test_openvino_is_told_arithmetic_and_threads() -> None:
     settings = json.loads(openvino_options(3, "bf16")["load_config"])["CPU"]
-    assert settings == {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": "3"}
+    assert settings == {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": "3", "ENABLE_CPU_PINNING": "NO"}
     in_lanes = json.loads(openvino_options(3, "bf16", lanes=2)["load_config"])["CPU"]
     assert in_lanes == settings | {"NUM_STREAMS": "2"}
 
