@@ -6,21 +6,20 @@ measures the ceiling of matrix products, then draws with one subject after anoth
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from children.child import CHILDREN, Finished, open_child, run_child
+from children.child import CHILDREN, Finished, run_child
 from d16 import summary
 from recording.record import RESULTS, append_row, row, spread
 from speed.model_files import ModelFiles, prepare
 from speed.parity import compare
 from speed.subjects import SUBJECTS, Subject, default_subjects
+from speed.turns import Run, all_turns, warm_up
 from throughput_report import table, write_report
 
 from hieramp.export.command import ExportCommand
@@ -32,42 +31,6 @@ from hieramp.runtime.providers import PROVIDERS, find_provider
 from hieramp_ref.settings import default_settings
 
 PathOption = click.Path(path_type=Path)
-
-
-@dataclass(frozen=True)
-class Run:
-    """What to measure and how often."""
-
-    files: ModelFiles
-    subjects: tuple[Subject, ...]
-    batches: tuple[int, ...]
-    parity_images: int
-    warm_up: int
-    timed: int
-    repeats: int
-    seed: int
-    threads: int
-    device: str
-    int8_plan: Path | None
-    stay_open: bool = False
-
-    def plan(self, subject: Subject) -> Path:
-        return self.int8_plan if subject.plan == "int8" and self.int8_plan else self.files.plan(subject.plan)
-
-
-def drawing(run: Run, subject: Subject, batch: int) -> list[str | Path]:
-    """The script that draws the timed batches with one subject, and its arguments."""
-    options = ["--images", str(batch * run.timed), "--batch", str(batch), "--warm-up", str(warm_up(run, subject)),
-               "--seed", str(run.seed), "--threads", str(run.threads), "--out", run.files.work / "drawn.npz",
-               *subject.options]
-    if subject.is_reference:
-        return [CHILDREN / "draw_reference.py", *run.files.reference_options, "--device", run.device, *options]
-    return [CHILDREN / "draw_runtime.py", run.plan(subject), *options, *subject.parts]
-
-
-def warm_up(run: Run, subject: Subject) -> int:
-    """Batches before the clock starts: what compiles does so in one of them at least."""
-    return max(run.warm_up, int("--compile" in subject.options))
 
 
 def trace(run: Run, subject: Subject, out: Path, forced: Path | None) -> None:
@@ -99,36 +62,24 @@ def parity_by_subject(run: Run) -> dict[str, Any]:
     return found
 
 
-def measure(run: Run) -> list[dict[str, Any]]:
-    """Figures of every subject at every batch size."""
+def measure(run: Run, say: Callable[[str], object]) -> list[dict[str, Any]]:
+    """Figures of every subject at every batch size; `say` gets what there is to see on the way, in lines."""
     from speed.work import operations_by_stage
 
     prepare(run.files, {s.plan for s in run.subjects if s.plan and not (s.plan == "int8" and run.int8_plan)}, run.seed)
     operations = operations_by_stage(run.files.source.spec)
+    say(f"parity of {run.parity_images} images")
     parity = parity_by_subject(run)
     ceiling = run_child([CHILDREN / "ceiling.py", "--threads", str(run.threads), "--device", run.device]).answer
     started = time.strftime("%Y-%m-%dT%H:%M:%S")
+    drawn = all_turns(run, say)
     return [{
         "run": started, "model": run.files.name, "subject": subject.name, "batch": batch,
         "options": [*subject.options, *subject.parts], "plan": subject.plan or None, "threads": run.threads,
         "device": run.device, "warm_up": warm_up(run, subject), "timed_batches": run.timed, "repeats": run.repeats,
         "stay_open": run.stay_open,
         "seed": run.seed, "parity": parity[subject.name],
-    } | speed(turns, batch, operations, ceiling, subject.ceiling) for (batch, subject), turns in all_turns(run).items()]
-
-
-def all_turns(run: Run) -> dict[tuple[int, Subject], list[Finished]]:
-    """Every subject at every batch size in turns, so that a slow minute of the machine meets all batch sizes too."""
-    turns: dict[tuple[int, Subject], list[Finished]] = {
-        (batch, subject): [] for batch in run.batches for subject in run.subjects}
-    with ExitStack() as stack:
-        commands = {(batch, subject): drawing(run, subject, batch) for batch, subject in turns}
-        draw = {key: stack.enter_context(open_child([*command, "--stay-open"])) if run.stay_open else
-                partial(run_child, command) for key, command in commands.items()}
-        for _ in range(run.repeats):
-            for key, finished in turns.items():
-                finished.append(draw[key]())
-    return turns
+    } | speed(turns, batch, operations, ceiling, subject.ceiling) for (batch, subject), turns in drawn.items()]
 
 
 def speed(turns: Sequence[Finished], batch: int, operations: Sequence[float], ceiling: dict[str, float],
@@ -205,7 +156,7 @@ def main(preset: str, config: Path | None, subjects: str | None, work: Path, thr
     """Measure, record a row a subject and batch size in throughput.jsonl, and write table and plot from the rows."""
     run = Run(files=ModelFiles(preset, config, work), subjects=chosen_subjects(subjects, device, int8_plan),
               threads=threads or usable_cores(), device=device, int8_plan=int8_plan, **options)
-    figures = measure(run)
+    figures = measure(run, partial(click.echo, err=True))
     for found in figures:
         append_row(results, row("throughput", found))
     write_report(results)

@@ -51,11 +51,13 @@ def test_processes_that_stay_open_draw_the_same(script: Script, small_model: Sma
     begun = replace(subjects[1], name="begun", parts=("--begun", "2", "--lanes", "2"))
     for stay_open in (False, True):
         run = tool.Run(files, (*subjects, begun), (2,), 1, 1, 2, 2, 0, 2, "cpu", None, stay_open)
-        for (_, subject), turns in tool.all_turns(run).items():
+        said = list[str]()
+        for (_, subject), turns in tool.all_turns(run, said.append).items():
             loaded = {turn.answer["load_seconds"] for turn in turns}
             assert (len(turns), len(loaded)) == (2, 1 if stay_open else 2), subject
             assert [len(turn.answer["batches"]) for turn in turns] == [2, 2]
             assert all(turn.peak_rss_bytes > 3e7 for turn in turns)
+            assert sum(line.split(": ")[1] == f"{subject.name}, batch 2" for line in said) == 2
             assert all(len({times["seconds"] for times in turn.answer["batches"]}) == (1 if subject == begun else 2)
                        for turn in turns)
         with np.load(tmp_path / "drawn.npz") as drawn:
@@ -64,14 +66,23 @@ def test_processes_that_stay_open_draw_the_same(script: Script, small_model: Sma
 
 
 def test_batch_sizes_take_turns_as_subjects_do(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tool, drawn = script("throughput"), []
-    monkeypatch.setattr(tool, "drawing", lambda run, subject, batch: (batch, subject.name))
-    monkeypatch.setattr(tool, "run_child", lambda command: drawn.append(command) or len(drawn))
+    """Each with a line once it is drawn: here the n-th takes n seconds of one core, and n gigabytes."""
+    tool, turns, drawn, said = script("throughput"), script("speed.turns"), list[Any](), list[str]()
+
+    def run_child(command: tuple[int, str]) -> Any:
+        drawn.append(command)
+        n = len(drawn)
+        return turns.Finished({"batches": [{"seconds": n, "cpu_seconds": n}]}, n, n * 10**9)
+
+    monkeypatch.setattr(turns, "drawing", lambda run, subject, batch: (batch, subject.name))
+    monkeypatch.setattr(turns, "run_child", run_child)
     subjects = tool.chosen_subjects("reference,onnxruntime", "cpu", None)
-    run = tool.Run(tool.ModelFiles("var_cifar10", None, tmp_path), subjects, (8, 32), 1, 0, 1, 2, 0, 1, "cpu", None)
-    turns = tool.all_turns(run)
+    run = turns.Run(tool.ModelFiles("var_cifar10", None, tmp_path), subjects, (8, 32), 1, 0, 1, 2, 0, 1, "cpu", None)
+    found = turns.all_turns(run, said.append)
     assert drawn == 2 * [(8, "reference"), (8, "onnxruntime"), (32, "reference"), (32, "onnxruntime")]
-    assert list(turns.values()) == [[1, 5], [2, 6], [3, 7], [4, 8]]
+    assert [[turn.seconds for turn in each] for each in found.values()] == [[1, 5], [2, 6], [3, 7], [4, 8]]
+    assert said[0] == "turn 1 of 2: reference, batch 8: 8 images a second, 0.125 CPU s an image, 1.00 GB"
+    assert said[7] == "turn 2 of 2: onnxruntime, batch 32: 4 images a second, 0.25 CPU s an image, 8.00 GB"
 
 
 @pytest.mark.parametrize(("options", "message"), [
