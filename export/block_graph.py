@@ -17,8 +17,9 @@ MASKED = -3e4  # finite, since minus infinity times 0 is not a number, also wher
 class BlockContext:
     """What all blocks of a step share; values are names in the graph, empty where the model has no class tokens.
 
-    Values of the portable blocks take their shapes, `stream` [n, R, C] and `heads` [n, R, H, D], from the graph's
-    inputs: OpenVINO computes in float32 what leads to an output, also by a shape, whatever type it was asked for.
+    `stream_shape` and `heads_shape` are those of values [n, R, C] and [n, R, H, D] in the portable blocks. They come
+    from the graph's inputs: OpenVINO computes in float32 what leads to an output, also by a shape, whatever type it was
+    asked for.
     """
 
     spec: VarSpec
@@ -26,8 +27,8 @@ class BlockContext:
     cache_type: str
     amplified_blocks: tuple[int, ...]
     tokens: str
-    stream: str = ""
-    heads: str = ""
+    stream_shape: str = ""
+    heads_shape: str = ""
     class_token: str = ""
     class_mask: str = ""
     beta: str = ""
@@ -66,7 +67,7 @@ def transformer_block(
     normed = modulated_norm(g, x_nRC, scale2, shift2, spec.width, spec.norm_eps)
     hidden = linear(g, g.cast(normed, context.type_name), f"{key}.ffn.fc1", context.type_name)
     hidden = g.op("Gelu", hidden, approximate="tanh")
-    out = g.op("Reshape", linear(g, hidden, f"{key}.ffn.fc2", context.type_name), context.stream)
+    out = g.op("Reshape", linear(g, hidden, f"{key}.ffn.fc2", context.type_name), context.stream_shape)
     x_nRC = g.op("Add", x_nRC, g.op("Mul", g.cast(out, "float32"), gamma2))
     return BlockValues(x_nRC, new, saliency)
 
@@ -86,7 +87,7 @@ def _attention(
         out, saliency = _attend_with_class_token(g, context, index, q_RHnD, k_RHmD, v_RHmD, g.shape(past.keys, 0, 1))
     out_nRHD = g.op("Transpose", out, perm=TOKENS_FIRST)
     projected = linear(g, out_nRHD, f"{key}.proj", context.type_name)
-    return g.op("Reshape", projected, context.stream), new, saliency
+    return g.op("Reshape", projected, context.stream_shape), new, saliency
 
 
 def _cached(g: GraphBuilder, context: BlockContext, x_nRHD: str) -> str:
@@ -176,7 +177,7 @@ def _queries_keys_values(
     """Scaled queries, keys and values [n, R, H, D], in the plan's precision."""
     spec, T = context.spec, context.type_name
     biases = [g.weight(f"{key}.q_bias", T), None, g.weight(f"{key}.v_bias", T)]  # keys have none
-    q, k, v = (g.op("Reshape", part, context.heads) for part in
+    q, k, v = (g.op("Reshape", part, context.heads_shape) for part in
                linear_parts(g, g.cast(x_nRC, T), f"{key}.mat_qkv", biases, T))
     q, k = g.cast(q, "float32"), g.cast(k, "float32")
     if spec.qk_l2_norm:

@@ -111,9 +111,10 @@ def portable_transformer(
     if context.class_token:
         sizes = g.shape(context.class_token, 0, 1), g.shape(pasts[0].keys, 0, 1)
         context = replace(context, class_mask=class_query_mask(g, context.tokens, *sizes))
-    stream, heads = (g.op("Concat", g.const([-1]), g.shape(inputs.token_map, 0, 1), g.const(widths), axis=0)
-                     for widths in ([var.width], row[1:]))
-    context = replace(context, stream=stream, heads=heads)
+    stream_shape, heads_shape = (
+        g.op("Concat", g.const([-1]), g.shape(inputs.token_map, 0, 1), g.const(widths), axis=0)
+        for widths in ([var.width], row[1:]))
+    context = replace(context, stream_shape=stream_shape, heads_shape=heads_shape)
     x_nRC = g.op("Transpose", with_class_token(g, context, inputs.token_map), perm=[1, 0, 2])
     adaln_d6RC = g.op("Transpose", g.op("Add", inputs.adaln, g.const(ONE_PLUS, "float32")), perm=[1, 2, 0, 3])
     saliency = []
