@@ -27,7 +27,6 @@ from hieramp.export.weight_file import COMPUTE_TYPES, StoredTensor, write_weight
 from hieramp.runtime import Plan
 from hieramp.runtime.contract import CUT, ENCODER, FUSED, GRAPH_NAMES, LATENT, LOGITS, MANIFEST, WEIGHTS
 from hieramp.runtime.manifest import (
-    PRECISIONS,
     SCHEMA_VERSION,
     Amplification,
     ClassList,
@@ -39,6 +38,7 @@ from hieramp.runtime.manifest import (
     TensorSpec,
     manifest_json,
 )
+from hieramp.runtime.manifest_rules import PRECISIONS
 from hieramp.runtime.plan import describe_member
 from hieramp.runtime.quantization import BASE_PRECISIONS, EIGHT_BIT_PRECISIONS, Quantization
 from hieramp_ref.settings import Settings

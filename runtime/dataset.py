@@ -13,7 +13,7 @@ from hieramp.runtime.catalogue import ClassEntry
 from hieramp.runtime.durable import make_folders, remove, scratch_of, sync_folders, write_text
 from hieramp.runtime.errors import OutputError
 from hieramp.runtime.json_file import read_json
-from hieramp.runtime.manifest import is_plain_name
+from hieramp.runtime.manifest_rules import is_plain_name
 from hieramp.runtime.recipe import Recipe, differences
 from hieramp.runtime.redrawn import Redrawn, from_json, to_json
 from hieramp.runtime.schema import SchemaError

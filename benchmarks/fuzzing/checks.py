@@ -26,7 +26,8 @@ from hieramp.runtime.contract import WEIGHTS
 from hieramp.runtime.edit_files import read_tokens
 from hieramp.runtime.errors import OutputError
 from hieramp.runtime.job import Job
-from hieramp.runtime.manifest import is_plain_name, manifest_json, parse_manifest
+from hieramp.runtime.manifest import manifest_json, parse_manifest
+from hieramp.runtime.manifest_rules import is_plain_name
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.recipe import resolve_recipe
 from hieramp.runtime.run_job import run_job
