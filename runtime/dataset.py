@@ -13,6 +13,7 @@ from hieramp.runtime.catalogue import ClassEntry
 from hieramp.runtime.durable import make_folders, remove, scratch_of, sync_folders, write_text
 from hieramp.runtime.errors import OutputError
 from hieramp.runtime.json_file import read_json
+from hieramp.runtime.lock import is_held_aside, lock_of
 from hieramp.runtime.manifest_rules import is_plain_name
 from hieramp.runtime.recipe import Recipe, differences
 from hieramp.runtime.redrawn import Redrawn, from_json, to_json
@@ -61,7 +62,7 @@ def claim_folder(folder: Path, recipe: Recipe, shard: Shard, overwrite: bool = F
 
     Files of another dataset of this tool are removed when `overwrite` is set, its record last; anything else is refused
     with an OutputError that names every difference. `own` are the folders that this run will write into: pictures that
-    lie there must go even where the class list of the other dataset has lost them.
+    lie there must go even where the class list of the other dataset has lost them. Shards claim one after another.
     """
     if not folder.exists() or not any(_foreign(folder)):
         return
@@ -73,6 +74,9 @@ def claim_folder(folder: Path, recipe: Recipe, shard: Shard, overwrite: bool = F
         more = [f"{len(found) - DIFFERENCES} more"] if len(found) > DIFFERENCES else []
         raise OutputError(f"{folder} holds a dataset made with {' and '.join([*found[:DIFFERENCES], *more])}; "
                           "replace it with --overwrite, or choose another --out")
+    for path in others:
+        if path.name != record_name(shard) and is_held_aside(path):
+            raise OutputError(f"another run is writing to {path}; wait for it, or choose another --out")
     if others:
         _remove_dataset(folder, {*(folder / name for name in _listed_folders(folder)), *own})
 
@@ -113,7 +117,8 @@ def write_end(folder: Path, recipe: Recipe, shard: Shard, redrawn: Mapping[int, 
     `agreement` is the share of its pictures that the teacher calls by the class they were drawn as.
     """
     if shard.is_whole:
-        leftovers = f".{CLASSES}.*.partial", f".{_SHARD_RECORDS}.partial"  # of shards killed as they began
+        # What shards left that were killed.
+        leftovers = f".{CLASSES}.*.partial", f".{_SHARD_RECORDS}*.partial", lock_of(Path(RECORD)).name
         for path in [path for pattern in (_SHARD_RECORDS, *leftovers) for path in folder.glob(pattern)]:
             remove(path)
     write_text(_record(recipe, True, redrawn, agreement), folder / record_name(shard))

@@ -1,16 +1,20 @@
-"""Keeps two runs out of one dataset."""
+"""Keeps two runs out of one dataset, or out of one shard of it."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from hieramp.runtime.durable import remove, scratch_of
 from hieramp.runtime.errors import OutputError
+
+_POLL_SECONDS = 0.05
 
 
 @contextmanager
 def held(path: Path, shared: bool = False) -> Iterator[None]:
-    """Hold a file or folder, which has to be there, until the process leaves or dies; with others where `shared`.
+    """Hold a folder, which has to be there, until the process leaves or dies; with others where `shared`.
 
     Raises OutputError where another run holds it. Does nothing on systems and file systems without such locks.
     """
@@ -31,6 +35,74 @@ def held(path: Path, shared: bool = False) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def held_aside(path: Path, seconds: float = 0.0) -> Iterator[None]:
+    """Hold the place of a file that may be replaced meanwhile, by a lock file beside it that is gone afterwards.
+
+    Waits at most so long for another run that holds it, and raises OutputError where it does not leave. Does nothing on
+    systems and file systems without such locks.
+    """
+    lock, until = lock_of(path), time.monotonic() + seconds
+    try:
+        while (descriptor := _taken(lock)) is None:
+            if time.monotonic() > until:
+                raise OutputError(f"another run is writing to {path}; wait for it, or choose another --out")
+            time.sleep(_POLL_SECONDS)
+    except ImportError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        remove(lock)  # while it is held: whoever has opened it meanwhile finds it gone and opens another
+        os.close(descriptor)
+
+
+def is_held_aside(path: Path) -> bool:
+    """Whether a run that lives holds this place."""
+    lock = lock_of(path)
+    if not lock.exists():
+        return False
+    try:
+        descriptor = _taken(lock)
+    except ImportError:
+        return False
+    if descriptor is not None:  # left behind
+        remove(lock)
+        os.close(descriptor)
+    return descriptor is None
+
+
+def lock_of(path: Path) -> Path:
+    """The lock file of a place, which a run that was killed leaves behind."""
+    return scratch_of(path, ".lock")
+
+
+def _taken(lock: Path) -> int | None:
+    """The descriptor of a lock file that is ours now, made where there is none; None where another run has it."""
+    import fcntl
+
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    except OSError:
+        return descriptor  # file systems may have no locks
+    if _is_at(descriptor, lock):
+        return descriptor
+    os.close(descriptor)  # its holder has left and taken the name along
+    return _taken(lock)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import io
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from hieramp.runtime.contact_sheet import MOST_COLUMNS, MOST_ROWS, draw_contact_
 from hieramp.runtime.dataset import (
     CARD,
     CONTACT_SHEET,
+    RECORD,
     claim_folder,
     record_name,
     refuse_links,
@@ -29,7 +30,7 @@ from hieramp.runtime.dataset import (
 from hieramp.runtime.durable import make_folders, write_text
 from hieramp.runtime.errors import NotFiniteError, RunError, StoppedError
 from hieramp.runtime.images import save_png
-from hieramp.runtime.lock import held
+from hieramp.runtime.lock import held, held_aside
 from hieramp.runtime.pipeline import write_units
 from hieramp.runtime.progress import Observer, Progress
 from hieramp.runtime.record import Record
@@ -41,28 +42,41 @@ from hieramp.runtime.teacher import Teacher
 from hieramp.runtime.workplace import Say, Studio
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_CLAIM_SECONDS = 300.0  # to delete a large dataset that is replaced
 _log = logging.getLogger(__name__)
 
 
 def make(run: Run, studio: Studio, observers: Sequence[Observer], stop: Stop, say: Say) -> Progress:
     """Everything that writes; a folder that is not free for this run is left as it was."""
-    job = run.job
-    with _named_failures(job.out):
-        make_folders([job.out])
-        with held(job.out, shared=not job.shard.is_whole):
+    with _named_failures(run.job.out):
+        make_folders([run.job.out])
+        with _claimed(run, say) as redrawn:
+            make_folders(run.writer.folders())
+            progress = _draw(run, studio, redrawn, observers, stop)
+            _finish(run, redrawn, say)
+        progress = replace(progress, complete=True)
+        tell(observers, progress)
+    return progress
+
+
+@contextmanager
+def _claimed(run: Run, say: Say) -> Iterator[dict[int, Redrawn]]:
+    """The folder held, or the place of a shard in it, and the record begun; gives what a safer plan drew before.
+
+    What a folder holds is decided by one shard at a time: the next one finds the record of those before it.
+    """
+    job, shared = run.job, not run.job.shard.is_whole
+    with held(job.out, shared), ExitStack() as until_done:
+        with held_aside(job.out / RECORD, _CLAIM_SECONDS) if shared else nullcontext():
+            if shared:
+                until_done.enter_context(held_aside(job.out / record_name(job.shard)))
             own = tuple(run.writer.folders())
             refuse_links(own)
             claim_folder(job.out, run.recipe, job.shard, job.overwrite, own)
             for line in run.how():
                 say(line)
             write_start(job.out, run.recipe, run.classes, job.shard, redrawn := run.redrawn())
-            with held(job.out / record_name(job.shard)):  # against the same shard, which shares the folder
-                make_folders(run.writer.folders())
-                progress = _draw(run, studio, redrawn, observers, stop)
-                _finish(run, redrawn, say)
-        progress = replace(progress, complete=True)
-        tell(observers, progress)
-    return progress
+        yield redrawn
 
 
 def _draw(run: Run, studio: Studio, redrawn: dict[int, Redrawn], observers: Sequence[Observer],

@@ -11,9 +11,10 @@ import pytest
 
 from hieramp.runtime import backends
 from hieramp.runtime.batches import Shard
+from hieramp.runtime.durable import write_text
 from hieramp.runtime.errors import OutputError
 from hieramp.runtime.job import Job
-from hieramp.runtime.lock import held
+from hieramp.runtime.lock import held, held_aside
 from hieramp.runtime.painter import Painter
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.run_job import run_job
@@ -218,17 +219,50 @@ def test_two_runs_never_share_a_folder(job: Job) -> None:
         run_job(replace(job, shard=Shard(0, 2)))
         record = job.out / "shard-00000-of-00002.json"
         record.write_text(record.read_text().replace("true", "false"))  # as while the shard is being drawn
-        with held(record), pytest.raises(OutputError, match="another run is writing to"):
+        with held_aside(record), pytest.raises(OutputError, match="another run is writing to"):
             run_job(replace(job, shard=Shard(0, 2)))
         with pytest.raises(OutputError, match="another run is writing to"):
             run_job(job)
     run_job(job)
 
 
+def test_a_shard_is_drawn_once_at_a_time_also_when_its_record_is_replaced(job: Job, monkeypatch: pytest.MonkeyPatch,
+                                                                          painted: list[int]) -> None:
+    """As it is where a safer plan draws a picture."""
+    pytest.importorskip("fcntl")
+    shard = replace(job, shard=Shard(0, 2))
+    paint = Painter.paint
+
+    def replaced_then_begun_again(self: Painter, batch: int) -> object:
+        monkeypatch.setattr(Painter, "paint", paint)
+        record = job.out / "shard-00000-of-00002.json"
+        write_text(record.read_text(), record)
+        with pytest.raises(OutputError, match="another run is writing to"):
+            run_job(shard)
+        return paint(self, batch)
+
+    monkeypatch.setattr(Painter, "paint", replaced_then_begun_again)
+    assert run_job(shard).drawn == 6
+    assert not list(job.out.glob(".*"))
+
+
+def test_a_shard_does_not_replace_what_another_draws(job: Job) -> None:
+    pytest.importorskip("fcntl")
+    run_job(replace(job, shard=Shard(0, 2)))
+    before = {path: path.read_bytes() for path in job.out.rglob("*.png")}
+    with held(job.out, shared=True), held_aside(job.out / "shard-00000-of-00002.json"), \
+            pytest.raises(OutputError, match="another run is writing to"):
+        run_job(replace(job, shard=Shard(1, 2), seed=1, overwrite=True))
+    assert before == {path: path.read_bytes() for path in job.out.rglob("*.png")}
+    run_job(replace(job, shard=Shard(1, 2), seed=1, overwrite=True))
+    assert len(list(job.out.rglob("*.png"))) == 6
+
+
 def test_what_shards_left_when_killed_as_they_began_is_cleared(job: Job, faults: ModuleType) -> None:
     run_job(job)
     whole = faults.contents(job.out)
-    for name in (".classes.json.1-of-3.partial", ".shard-00001-of-00003.json.partial"):
+    for name in (".classes.json.1-of-3.partial", ".shard-00001-of-00003.json.partial",
+                 ".shard-00001-of-00003.json.lock.partial", ".dataset.json.lock.partial"):
         (job.out / name).write_text("{")
     (job.out / "ant/00000.png").unlink()
     run_job(job)
