@@ -28,7 +28,7 @@ from hieramp.runtime.dataset import (
     write_start,
 )
 from hieramp.runtime.durable import make_folders, write_text
-from hieramp.runtime.errors import NotFiniteError, RunError, StoppedError
+from hieramp.runtime.errors import HierampError, NotFiniteError, RunError, StoppedError
 from hieramp.runtime.images import save_png
 from hieramp.runtime.lock import held, held_aside
 from hieramp.runtime.pipeline import write_units
@@ -50,7 +50,7 @@ def make(run: Run, studio: Studio, observers: Sequence[Observer], stop: Stop, sa
     """Everything that writes; a folder that is not free for this run is left as it was."""
     with _named_failures(run.job.out):
         make_folders([run.job.out])
-        with _claimed(run, say) as redrawn:
+        with _claimed(run, say) as redrawn, _on_the_way():
             make_folders(run.writer.folders())
             progress = _draw(run, studio, redrawn, observers, stop)
             _finish(run, redrawn, say)
@@ -170,10 +170,24 @@ def _thumbnails(run: Run) -> list[tuple[ClassEntry, list[io.BytesIO]]]:
 
 
 @contextmanager
+def _on_the_way() -> Iterator[None]:
+    """Whatever stops a run that has begun to write, it failed on the way and was not refused: so says its exit code."""
+    try:
+        yield
+    except HierampError as error:
+        if error.exit_code == HierampError.exit_code:
+            error.exit_code = RunError.exit_code
+        raise
+
+
+@contextmanager
 def _named_failures(out: Path) -> Iterator[None]:
     """Errors of the system while a run writes, as one line with the way out."""
     try:
         yield
+    except MemoryError as error:
+        raise RunError(f"no memory left ({error}); what is written is whole: make room there, and the same command "
+                       "continues; or draw smaller batches into another --out with --batch-size") from error
     except OSError as error:
         where = error.filename or out
         advice = "make room there" if error.errno in _FULL else "put that right"

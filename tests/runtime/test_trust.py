@@ -260,8 +260,9 @@ def test_a_stored_picture_that_is_none_is_named(data: bytes, job: Job) -> None:
     run_job(job)
     (job.out / "ant" / "00000.png").write_bytes(data)
     (job.out / "README.md").unlink()
-    with pytest.raises(OutputError, match="a stored picture is not as a run writes it"):
+    with pytest.raises(OutputError, match="a stored picture is not as a run writes it") as raised:
         run_job(job)
+    assert raised.value.exit_code == 1 and OutputError("").exit_code == 2  # it did not refuse: it had written
 
 
 @pytest.mark.parametrize("kind", ["no tar", "empty", "sparse", "link", "gzip"])
