@@ -13,7 +13,7 @@ from hieramp.runtime.plan import Plan, shipped_plan
 from hieramp.runtime.progress import Observer, Progress
 from hieramp.runtime.recipe import resolve_recipe
 from hieramp.runtime.run import Run, decide
-from hieramp.runtime.safer import open_safer
+from hieramp.runtime.safer import check_same_weights, open_unread
 from hieramp.runtime.signals import Stop, never
 from hieramp.runtime.verified import default_memory
 from hieramp.runtime.workplace import Say, ThisProcess, Wishes, Workplace
@@ -27,7 +27,8 @@ def run_job(job: Job, observers: Sequence[Observer] = (), stop: Stop = never,
 
     The observers are told of every batch, `say` which back end draws, and why. `stop` is asked after every batch and
     gives the number of a signal to stop with. Raises a HierampError before anything is written where the job cannot be
-    done, a RunError where it fails on the way and a StoppedError where it was stopped: then the same job continues.
+    done, one with exit code 1 where it fails on the way and a StoppedError where it was stopped: then the same job
+    continues.
     """
     plan = Plan.open(job.engine or shipped_plan(), verify=False)
     recipe, classes = resolve_recipe(
@@ -45,6 +46,8 @@ def run_job(job: Job, observers: Sequence[Observer] = (), stop: Stop = never,
         check_writable(job.out)
         for needed in (plan, *([safer] if safer else [])):
             needed.verify(None if job.verify else default_memory())
+        if safer:
+            check_same_weights(plan, safer)
         with place.open(run.recipe, run.classes, choice, say) as studio:
             progress = make(run, studio, observers, stop, say)
     return _report(run, progress.drawn, progress.seconds)
@@ -55,7 +58,7 @@ def _safer_plan(job: Job, plan: Plan) -> Plan | None:
         return None
     if job.ray is not None:
         raise SettingsError("--safer-plan does not go with --ray: leave out one of them")
-    return open_safer(job.safer_plan, plan, verify=False)
+    return open_unread(job.safer_plan, plan)
 
 
 def _workplace(job: Job, plan: Plan, safer: Plan | None, stop: Stop) -> AbstractContextManager[Workplace]:

@@ -13,19 +13,37 @@ from hieramp.runtime.scales import load_scale_constants
 _SAFETY = {"int8": 0, "fp8": 0, "fp16": 1, "bf16": 2, "fp32": 3}
 
 
-def open_safer(folder: Path | str, plan: Plan, *, saliency: bool = False, verify: bool = True) -> Plan:
-    """Open it; raises SettingsError where it is no safer or of another model, PlanError as of `Plan.open`."""
-    safer = Plan.open(folder, verify)
+def open_safer(folder: Path | str, plan: Plan, *, saliency: bool = False) -> Plan:
+    """Open and verify it; raises SettingsError where it is no safer or of another model, PlanError as `Plan.open`."""
+    safer = open_unread(folder, plan, saliency=saliency)
+    safer.verify()
+    check_same_weights(plan, safer)
+    return safer
+
+
+def open_unread(folder: Path | str, plan: Plan, *, saliency: bool = False) -> Plan:
+    """Open it by its manifest alone, with the errors of `open_safer`; `check_same_weights` has to follow."""
+    safer = Plan.open(folder, verify=False)
     if difference := _difference(plan, safer):
-        raise SettingsError(f"{safer.folder} cannot draw again what {plan.manifest.name} cannot: {difference}; "
-                            "give --safer-plan a plan exported from the same checkpoint with --precision fp32")
+        raise _refused(plan, safer, difference)
     if saliency and not safer.manifest.trace_outputs:
         raise SettingsError(f"{safer.folder} has no trace outputs, hence no saliency; export it with --trace-outputs")
     return safer
 
 
+def check_same_weights(plan: Plan, safer: Plan) -> None:
+    """Raise SettingsError where they are those of another model; both plans have to be verified."""
+    if not _same_constants(plan, safer):
+        raise _refused(plan, safer, "its weights are others")
+
+
+def _refused(plan: Plan, safer: Plan, difference: str) -> SettingsError:
+    return SettingsError(f"{safer.folder} cannot draw again what {plan.manifest.name} cannot: {difference}; "
+                         "give --safer-plan a plan exported from the same checkpoint with --precision fp32")
+
+
 def _difference(plan: Plan, safer: Plan) -> str | None:
-    """Why a plan is not the same model in a safer precision, or None where it is."""
+    """Why a manifest is not that of the same model in a safer precision, or None where it is."""
     ours, theirs = plan.manifest, safer.manifest
     if _SAFETY[theirs.precision] <= _SAFETY[ours.precision]:
         return f"its precision {theirs.precision} is no safer than {ours.precision}"
@@ -37,7 +55,7 @@ def _difference(plan: Plan, safer: Plan) -> str | None:
         return "its classes are others"
     if _blocks(plan) != _blocks(safer):
         return f"it amplifies the blocks {_blocks(safer)} where the plan has {_blocks(plan)}"
-    return None if _same_constants(plan, safer) else "its weights are others"
+    return None
 
 
 def _blocks(plan: Plan) -> tuple[int, ...]:

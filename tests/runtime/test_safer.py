@@ -1,5 +1,6 @@
 """What may stand in for a plan whose picture is not finite: the same model in a safer precision, and nothing else."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from hieramp.runtime import Plan, PlanError, SettingsError
+from hieramp.runtime.job import Job
 from hieramp.runtime.manifest import ClassList
 from hieramp.runtime.plan import describe_member
-from hieramp.runtime.safer import open_safer
+from hieramp.runtime.run_job import run_job
+from hieramp.runtime.safer import open_safer, open_unread
 
 Edit = Callable[[Path, Callable[[dict[str, Any]], None]], None]
 
@@ -85,9 +88,24 @@ def test_saliency_needs_trace_outputs(plan: Plan, half: Plan, make_plan: Callabl
     assert open_safer(make_plan(trace=True), half, saliency=True).manifest.trace_outputs
 
 
-def test_a_plan_without_its_weights_is_named(half: Plan, make_plan: Callable[..., Path]) -> None:
-    """A run hashes the members after it has compared the two."""
+def test_a_plan_is_opened_by_its_manifest_alone(half: Plan, make_plan: Callable[..., Path]) -> None:
+    """A run of a complete dataset reads no weights."""
     folder = make_plan()
     (folder / "weights.safetensors").unlink()
-    with pytest.raises(PlanError, match=r"weights\.safetensors.*export the plan again"):
-        open_safer(folder, half, verify=False)
+    assert open_unread(folder, half).manifest.precision == "fp32"
+    with pytest.raises(PlanError, match=r"weights\.safetensors is missing; export the plan again"):
+        open_safer(folder, half)
+
+
+@pytest.mark.parametrize("run", [False, True])
+def test_weights_are_hashed_before_they_are_read(run: bool, half: Plan, make_plan: Callable[..., Path],
+                                                 edit_manifest: Edit, tmp_path: Path) -> None:
+    """Of the size that the manifest lists, and no safetensors."""
+    folder = make_plan()
+    fp16 = Path(shutil.copytree(folder, tmp_path / "fp16.plan"))
+    edit_manifest(fp16, lambda values: values.update(precision="fp16"))
+    weights = folder / "weights.safetensors"
+    weights.write_bytes(bytes(weights.stat().st_size))
+    with pytest.raises(PlanError, match="has changed since the export"):
+        run_job(Job(tmp_path / "out", fp16, safer_plan=folder)) if run else open_safer(folder, half)
+    assert not (tmp_path / "out").exists()
