@@ -10,7 +10,7 @@ from importlib.resources import files
 from hieramp.runtime.manifest import ClassList
 
 _LONGEST_FOLDER, _MOST_BYTES = 80, 200
-_TAKEN = re.compile(r"(dataset|classes|shard-.*)\.json|contact_sheet\.png|readme\.md"
+_TAKEN = re.compile(r"(dataset|classes|shard-.*)\.json|contact_sheet\.png|readme\.md|soft-\d+\.npy"
                     r"|(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -58,7 +58,10 @@ def folder_names(names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _plain(name: str) -> str:
     """Letters, digits and a few signs, of so many bytes that a file system takes them."""
-    folder = re.sub(r"[^\w.-]+", "_", name).strip("._")[:_LONGEST_FOLDER]
+    return _shortened(re.sub(r"[^\w.-]+", "_", name).strip("._")[:_LONGEST_FOLDER])
+
+
+def _shortened(folder: str) -> str:
     return folder.encode()[:_MOST_BYTES].decode(errors="ignore").rstrip("._")
 
 
@@ -73,7 +76,7 @@ def _is_taken(folder: str) -> bool:
 
 
 def _numbered(index: int, folder: str) -> str:
-    return f"{index:04d}_{folder}".rstrip("_")
+    return _shortened(f"{index:04d}_{folder}")
 
 
 def _imagenet_entries() -> tuple[ClassEntry, ...]:

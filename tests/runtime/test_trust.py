@@ -141,14 +141,16 @@ def test_a_weight_file_that_lies_is_refused(header: dict[str, Any], why: str, ma
 
 @pytest.mark.parametrize("names", [
     ("0001_ant", "ant", "ant"), ("0000_a", "A", "a"), ("e\u0301", "\u00e9"), ("dataset.json", "README.md", "CON"),
-    ("\U0001f600猫" * 80, "猫" * 300), ("..", ".", "", "/"), ("shard-00000-of-00002.json", "Classes.JSON", "nul.txt"),
+    ("\U0001f600猫" * 80, "猫" * 300), ("猫" * 80, "猫" * 80), ("..", ".", "", "/"),
+    ("shard-00000-of-00002.json", "Classes.JSON", "nul.txt"), ("soft-000000.npy", "Soft-000001.npy"),
 ])
 def test_no_two_classes_share_a_folder_or_take_a_file_s_name(names: tuple[str, ...]) -> None:
     folders = folder_names(names)
-    taken = {"dataset.json", "classes.json", "readme.md", "contact_sheet.png", "con", "nul.txt"}
+    taken = {"dataset.json", "classes.json", "readme.md", "contact_sheet.png", "con", "nul.txt", "soft-000000.npy",
+             "soft-000001.npy"}
     assert len({folder.casefold() for folder in folders}) == len(names)
     assert not taken & {folder.casefold() for folder in folders} and folders[0] != "shard-00000-of-00002.json"
-    assert all(0 < len(folder.encode()) <= 255 and folder[0] != "." and "/" not in folder for folder in folders)
+    assert all(0 < len(folder.encode()) <= 200 and folder[0] != "." and "/" not in folder for folder in folders)
 
 
 def test_labels_of_parquet_differ_whatever_the_names() -> None:
