@@ -25,7 +25,7 @@ _CALLS_A_WORKER, _WINDOW_A_WORKER = 2, 4
 _MOST_FAILED_STARTS = 3
 _LOOK_SECONDS, _FETCH_SECONDS = 2.0, 120.0
 
-Painted = tuple[list[Record], Worker]
+Painted = tuple[list[Record] | HierampError, Worker]  # the error of a batch is raised when its turn comes
 
 
 @dataclass(eq=False)
@@ -70,9 +70,11 @@ class Pool:
         while not self._ledger.has(batch):
             self._check_progress()
             self._go_on(WAIT_SECONDS)
-        records, self._worker = self._ledger.take(batch)
+        painted, self._worker = self._ledger.take(batch)
+        if isinstance(painted, HierampError):
+            raise painted
         self._hand_out()
-        return records
+        return painted
 
     def worker(self, batch: int) -> Worker | None:
         """Who drew the batch that was painted last."""
@@ -87,6 +89,8 @@ class Pool:
 
     def _go_on(self, seconds: float) -> None:
         """Fill the slots, hand out batches and take in what is done, waiting at most so long for the first."""
+        if self._is_any_ready():
+            self._last_ready = time.monotonic()
         self._fill_slots()
         self._hand_out()
         if not self._calls:
@@ -137,7 +141,10 @@ class Pool:
         try:
             answer = self._cluster.ray.get(reference, timeout=_FETCH_SECONDS)
         except errors.RayTaskError as error:
-            raise told_by(f"a worker on {seat.slot.address}", error.cause) from error
+            told = told_by(f"a worker on {seat.slot.address}", error.cause)
+            if batch is None:
+                raise told from error
+            told.__cause__, answer = error, told
         except errors.RayError as error:
             self._bury(seat, error)
             return
@@ -179,10 +186,12 @@ class Pool:
                            "command continues")
         self._say(f"{left_out} Going on without it")
 
+    def _is_any_ready(self) -> bool:
+        return any(seat.who for seat in self._seats.values())
+
     def _check_progress(self) -> None:
         """Raise where nobody can draw: stopped while waiting for workers, or too long without one."""
-        if any(seat.who for seat in self._seats.values()):
-            self._last_ready = time.monotonic()
+        if self._is_any_ready():
             return
         check_stop(self._stop)
         if time.monotonic() - self._last_ready > self._start_seconds:

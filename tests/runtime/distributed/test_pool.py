@@ -1,5 +1,6 @@
 """The pool on a stand-in for Ray: what it does about workers that do not start, answer or live."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -155,6 +156,33 @@ def test_an_error_of_the_drawing_is_not_tried_again(met: Exception, raised: type
     with pytest.raises(raised, match=said) as caught:
         pool.paint(0)
     assert caught.type is raised and caught.value.exit_code == 1
+
+
+def test_an_error_comes_with_its_own_batch(make_pool: Callable[..., Pool]) -> None:
+    """The newest call is answered first, so batch 3 has failed before batch 0 is asked for."""
+    pool = make_pool(Nodes(who, lambda slot, batch: [f"batch {batch}"] if batch != 3 else
+                           fail(RayTaskError(NotFiniteError("picture 9", ["the others"])))))
+    assert [pool.paint(batch) for batch in range(3)] == [["batch 0"], ["batch 1"], ["batch 2"]]
+    with pytest.raises(NotFiniteError, match="picture 9") as caught:
+        pool.paint(3)
+    assert caught.value.others == ("the others",)
+
+
+def test_a_worker_that_is_lost_late_is_replaced(make_pool: Callable[..., Pool]) -> None:
+    """The time to wait for a worker begins when the last one was lost, not when one was last waited for."""
+    lost: list[int] = []
+
+    def paint(slot: Slot, batch: int) -> list[str]:
+        if batch == 4 and len(lost) < 2:
+            lost.append(batch)
+            fail(RayError("killed"))
+        return [f"batch {batch}"]
+
+    pool = make_pool(Nodes(who, paint, names=("a",)), seconds=0.2)
+    for batch in range(4):
+        pool.paint(batch)
+        time.sleep(0.15)
+    assert pool.paint(4) == ["batch 4"] and lost == [4, 4]
 
 
 def test_waiting_for_workers_ends(make_pool: Callable[..., Pool]) -> None:
