@@ -41,12 +41,12 @@ class OnnxRuntimeBackend:
 
     def __init__(self, manifest: Manifest, constants: tuple[ScaleConstants, ...], sessions: LoadedGraphs, device: str,
                  lanes: int = 1, samplers: int = 1, at_once: int | None = None):
-        """`samplers` are the threads that draw tokens from logits in each lane, where the step is cut."""
+        """`samplers` are the threads a lane that draw tokens from logits, where the step is cut; lanes share them."""
         self._manifest, self._model, self._lanes = manifest, manifest.model, lanes
         self._constants, self._device = constants, device
         self._at_once = at_once or images_at_once(self._model, manifest.cache_type)
         self._sessions: LoadedGraphs | None = sessions
-        self._samplers = ThreadPoolExecutor(samplers, "hieramp-sample") if samplers > 1 else None
+        self._samplers = ThreadPoolExecutor(samplers * lanes, "hieramp-sample") if samplers > 1 else None
         self._traced = {tensor.name for tensor in manifest.graphs["scale_step"].outputs} & {"logits", "saliency"}
 
     @classmethod

@@ -149,6 +149,13 @@ def test_a_failing_step_is_an_error_of_ours(plan: Plan) -> None:
             backend.step(backend.step_cache(2), 0, conditioning, inputs)
 
 
+@pytest.mark.parametrize(("threads", "lanes", "samplers"), [(8, 4, 8), (6, 3, 6), (4, 1, 4), (2, 2, None)])
+def test_all_threads_draw_tokens(plan: Plan, threads: int, lanes: int, samplers: int | None) -> None:
+    """Lanes that wait for their tokens compute nothing; those that have a thread each draw their own."""
+    with OnnxRuntimeBackend.open(plan, threads=threads, lanes=lanes) as backend:
+        assert samplers == (backend._samplers and backend._samplers._max_workers)
+
+
 def test_a_closed_back_end_says_so(plan: Plan) -> None:
     with OnnxRuntimeBackend.open(plan, threads=1) as backend:
         pass
