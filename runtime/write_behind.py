@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -10,7 +11,8 @@ from typing import Any
 class WriteBehind:
     """Makes calls in order, in a thread of its own, at most `most_waiting` behind; use it as a context manager.
 
-    After a call has failed no later one is made, and its error comes out of the next request or on leaving.
+    After a call has failed no later one is made, and its error comes out of the next request or on leaving. Where its
+    user fails, the calls that were asked for are made all the same; an interrupt drops those that wait.
     """
 
     def __init__(self, most_waiting: int):
@@ -37,6 +39,9 @@ class WriteBehind:
         try:
             if kind is None:
                 self.wait()
+            elif issubclass(kind, Exception):
+                with suppress(Exception):  # the first error counts
+                    self.wait()
         finally:
             self._pool.shutdown(cancel_futures=True)
 
