@@ -45,7 +45,9 @@ class LoadedPlan:
         return self._records
 
     def close(self) -> None:
-        """Free everything."""
+        """Free everything that this process has loaded."""
+        if self._process != os.getpid():
+            self._leave_behind()
         self._painter, self._batch, self._records = None, -1, []
         self._stack.close()
 
