@@ -6,7 +6,7 @@ from hieramp.runtime.at_once import decoder_batch
 from hieramp.runtime.backend import FloatArray, IntArray
 from hieramp.runtime.contract import ENCODER
 from hieramp.runtime.cores import usable_cores
-from hieramp.runtime.errors import PlanError, ProviderError, RunError, SettingsError
+from hieramp.runtime.errors import PlanError, RunError, SettingsError
 from hieramp.runtime.graphs import load_graph
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.providers import find_provider
@@ -22,12 +22,8 @@ def encode(plan: Plan, image_B3SS: FloatArray, threads: int | None = None) -> In
     if image_B3SS.dtype != np.float32 or image_B3SS.shape[1:] != (3, side, side):
         raise SettingsError(f"images must be float32 [B, 3, {side}, {side}], got {image_B3SS.dtype} "
                             f"{list(image_B3SS.shape)}")
-    try:
-        provider = find_provider("cpu")
-    except ImportError as error:
-        raise ProviderError(f"the encoder needs ONNX Runtime, which cannot be imported ({error}): "
-                            "pip install 'hieramp[cpu]'") from None
-    session = load_graph(plan.path(plan.manifest.graphs[ENCODER].file), provider, threads or usable_cores(), "f32")
+    path, provider = plan.path(plan.manifest.graphs[ENCODER].file), find_provider("cpu")
+    session = load_graph(path, provider, threads or usable_cores(), "f32")
     size = decoder_batch(side)  # its feature maps are as large as the decoder's
     try:
         parts = [session.run(["tokens"], {"image": image_B3SS[begin:begin + size]})[0]

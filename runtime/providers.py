@@ -33,6 +33,7 @@ _OPENVINO_PLUGIN = "onnxruntime_ep_openvino"
 def find_provider(name: str) -> Provider:
     """The provider of that short name; a ProviderError lists what is there and how to install the rest."""
     check_name(name)
+    _check_installed()
     provider = PROVIDERS[name]
     if name == "openvino":
         _register_openvino()
@@ -113,12 +114,19 @@ def openvino_options(threads: int, compute: str, lanes: int = 1) -> dict[str, st
     """Options of the OpenVINO provider, which computes for so many callers at a time.
 
     By itself it computes float32 graphs in bfloat16 where the processor can, takes all processors, and ties its threads
-    to them: those of every session, and of every process, to the same ones from the first on (docs/speed.md).
+    to them: those of every session, and of every process, to the same ones from the first on (docs/speed-changes.md).
     """
     settings = {"INFERENCE_PRECISION_HINT": compute, "INFERENCE_NUM_THREADS": str(threads), "ENABLE_CPU_PINNING": "NO"}
     if lanes > 1:
         settings["NUM_STREAMS"] = str(lanes)
     return {"load_config": json.dumps({"CPU": settings})}
+
+
+def _check_installed() -> None:
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        raise ProviderError(f"ONNX Runtime cannot be imported ({error}): pip install 'hieramp[cpu]'") from None
 
 
 def _available() -> list[str]:
