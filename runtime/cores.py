@@ -1,16 +1,18 @@
 """How many processor cores this process may really use, which ONNX Runtime does not ask."""
 
 import os
-from math import ceil
 from pathlib import Path
 
+from hieramp.runtime.cpu_quota import quota_cores
+
 _TOPOLOGY = Path("/sys/devices/system/cpu")
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+_PROCESS = Path("/proc/self")
 
 
-def usable_cores(topology: Path = _TOPOLOGY, quota: Path = _QUOTA) -> int:
-    """Physical cores the process is allowed on, and no more than a container's CPU quota."""
-    return max(1, min(_physical_cores(_allowed_processors(), topology), _quota_cores(quota)))
+def usable_cores(topology: Path = _TOPOLOGY, process: Path = _PROCESS) -> int:
+    """Physical cores the process is allowed on, and no more than the CPU quota of its control groups."""
+    physical, quota = _physical_cores(_allowed_processors(), topology), quota_cores(process)
+    return max(1, physical if quota is None else min(physical, quota))
 
 
 def _allowed_processors() -> set[int]:
@@ -29,11 +31,3 @@ def _siblings(processor: int, topology: Path) -> str:
         return (topology / f"cpu{processor}" / "topology" / "thread_siblings_list").read_text().strip()
     except OSError:
         return str(processor)
-
-
-def _quota_cores(quota: Path) -> int:
-    try:
-        limit, period = quota.read_text().split()
-        return ceil(int(limit) / int(period))
-    except (OSError, ValueError):
-        return os.cpu_count() or 1

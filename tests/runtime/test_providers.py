@@ -3,18 +3,17 @@
 import importlib.util
 import json
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 
-from hieramp.runtime import cores, providers
-from hieramp.runtime.cores import usable_cores
+from hieramp.runtime import providers
 from hieramp.runtime.errors import ProviderError
 from hieramp.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from hieramp.runtime.plan import Plan
@@ -53,6 +52,12 @@ def test_a_missing_provider_names_its_extra(plan: Plan, monkeypatch: pytest.Monk
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
     wanted = [(full_name, {}) for full_name in dict.fromkeys(available)]
     assert select_provider(onnxruntime.SessionOptions(), find_provider(name)) == wanted
+
+
+def test_a_machine_without_onnx_runtime_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ProviderError, match=r"ONNX Runtime cannot be imported .*pip install 'hieramp\[cpu\]'"):
+        find_provider("cpu")
 
 
 OPENVINO_IS_HERE = (importlib.util.find_spec("onnxruntime_ep_openvino") is not None
@@ -177,32 +182,3 @@ def test_openvino_is_told_arithmetic_and_threads() -> None:
     assert settings == {"INFERENCE_PRECISION_HINT": "bf16", "INFERENCE_NUM_THREADS": "3", "ENABLE_CPU_PINNING": "NO"}
     in_lanes = json.loads(openvino_options(3, "bf16", lanes=2)["load_config"])["CPU"]
     assert in_lanes == settings | {"NUM_STREAMS": "2"}
-
-
-def write_siblings(topology: Path, siblings: list[str]) -> None:
-    for processor, text in enumerate(siblings):
-        (topology / f"cpu{processor}" / "topology").mkdir(parents=True)
-        (topology / f"cpu{processor}" / "topology" / "thread_siblings_list").write_text(f"{text}\n")
-
-
-@pytest.mark.parametrize(("allowed", "quota", "expected"), [
-    ({0, 1, 2, 3}, "max 100000", 2),
-    ({0, 2}, "max 100000", 1),
-    ({0, 1, 2, 3}, "50000 100000", 1),
-    ({0, 1, 2, 3}, "150000 100000", 2),
-    ({0, 1}, None, 2),
-])
-def test_hyper_threads_affinity_and_quota_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: set[int],
-                                                quota: str | None, expected: int) -> None:
-    monkeypatch.setattr(cores, "_allowed_processors", lambda: allowed)
-    monkeypatch.setattr(cores.os, "cpu_count", lambda: 64)
-    write_siblings(tmp_path, ["0,2", "1,3", "0,2", "1,3"])
-    if quota:
-        (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    assert usable_cores(tmp_path, tmp_path / "cpu.max") == expected
-
-
-def test_an_unknown_topology_counts_every_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cores, "_allowed_processors", lambda: {0, 1, 2})
-    monkeypatch.setattr(cores.os, "cpu_count", lambda: 64)
-    assert usable_cores(tmp_path, tmp_path / "cpu.max") == 3
