@@ -22,7 +22,7 @@ def decoder_batch(image_side: int) -> int:
 def images_at_once(model: ModelShape, cache_type: str) -> int:
     """Images to draw together: as many as have half a gigabyte of keys and values, and 4,096 tokens at the last scale.
 
-    Both halves of guidance count. So many keep a processor busy, and more were slower an image (docs/speed.md).
+    Both halves of guidance count. So many keep a processor busy, and more were no faster (docs/speed-changes.md).
     """
     image_bytes = 2 * 2 * model.token_count * model.depth * model.width * ELEMENT_BYTES[cache_type]
     return max(1, min(_CACHE_BYTES // image_bytes, _LAST_SCALE_ROWS // (2 * model.scale_tokens[-1])))

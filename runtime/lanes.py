@@ -20,7 +20,7 @@ _MOST = 4
 def lane_count(threads: int, images: int, at_once: int) -> int:
     """Lanes for batches of `images`, of which memory holds `at_once`.
 
-    Up to four: on 16 cores eight were hardly faster (docs/speed.md).
+    Up to four: on 16 cores eight were hardly faster (docs/speed-changes.md).
     """
     return max(1, min(threads, images, at_once, _MOST))
 

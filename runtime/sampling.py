@@ -1,6 +1,6 @@
 """Tokens from logits on the processor: guidance, top-k, top-p and the inverse CDF, by the rules of `SampleTopKTopP`.
 
-NumPy sorts a row's largest logits several times faster than the TopK of ONNX Runtime or OpenVINO (docs/speed.md).
+NumPy sorts a row's largest logits several times faster than TopK of ONNX Runtime or OpenVINO (docs/speed-changes.md).
 """
 
 from collections.abc import Callable, Iterable
