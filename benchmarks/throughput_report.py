@@ -14,6 +14,9 @@ from hieramp.runtime.durable import write_text
 
 ROWS, PAGE = "throughput.jsonl", "throughput.md"
 BASELINE = "reference"
+# There may be more subjects than the usual ten.
+_COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:gray",
+           "tab:olive", "tab:cyan", "black", "darkkhaki", "lightcoral", "plum", "navy")
 _HEADER = ["batch", "subject", "images a second", f"× {BASELINE}", "an image, CPU s", "peak memory, GB", "of ceiling",
            "logits off by", "equal draws", "equal selection", "image PSNR, dB"]
 
@@ -90,6 +93,7 @@ def plot(figures: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _lines(axes: Any, figures: Sequence[dict[str, Any]]) -> None:
+    axes.set_prop_cycle(color=_COLORS)
     for subject in dict.fromkeys(found["subject"] for found in figures):
         points = sorted((found["batch"], found["images_per_second"]) for found in figures
                         if found["subject"] == subject)
