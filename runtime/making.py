@@ -186,8 +186,8 @@ def _named_failures(out: Path) -> Iterator[None]:
     try:
         yield
     except MemoryError as error:
-        raise RunError(f"no memory left ({error}); what is written is whole: make room there, and the same command "
-                       "continues; or draw smaller batches into another --out with --batch-size") from error
+        raise RunError(f"{str(error) or 'no memory left'}; what is written is whole: free some memory, and the same "
+                       "command continues; or draw smaller batches into another --out with --batch-size") from error
     except OSError as error:
         where = error.filename or out
         advice = "make room there" if error.errno in _FULL else "put that right"

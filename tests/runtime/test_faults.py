@@ -16,6 +16,7 @@ import pytest
 
 from hieramp.runtime.errors import RunError
 from hieramp.runtime.job import Job
+from hieramp.runtime.painter import Painter
 from hieramp.runtime.plan import Plan
 from hieramp.runtime.run_job import run_job
 from hieramp.runtime.writers.layouts import LAYOUTS
@@ -74,6 +75,28 @@ def test_a_killed_run_is_continued(layout: str, make_job: Callable[..., Job], wa
             assert faults.half_written(faults.contents(job.out), whole) == []
         run_job(job)
         assert faults.contents(job.out) == whole
+
+
+@pytest.mark.parametrize(("error", "said"), [(MemoryError(), "no memory left; what"), (
+    MemoryError("Unable to allocate 9 GiB"), "Unable to allocate 9 GiB; what is written is whole: free some memory")])
+def test_memory_that_runs_out_is_one_line(error: MemoryError, said: str, make_job: Callable[..., Job],
+                                          wanted: Callable[..., dict[str, bytes]], faults: ModuleType,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the third batch; the two before it are written."""
+    job, whole, paint = make_job("folder", "memory"), wanted("folder"), Painter.paint
+
+    def third(self: Painter, batch: int) -> object:
+        if batch == 2:
+            raise error
+        return paint(self, batch)
+
+    with monkeypatch.context() as short:
+        short.setattr(Painter, "paint", third)
+        with pytest.raises(RunError, match=f"^{said}") as raised:
+            run_job(job)
+    assert raised.value.exit_code == 1 and faults.half_written(faults.contents(job.out), whole) == []
+    run_job(job)
+    assert faults.contents(job.out) == whole
 
 
 @with_and_without_teacher
