@@ -24,6 +24,7 @@ from hieramp.runtime.writers.layouts import LAYOUTS
 from hieramp.runtime.writers.picture_folder import SOFT_STORED
 
 RECORD, CLASSES, CONTACT_SHEET, CARD = "dataset.json", "classes.json", "contact_sheet.png", "README.md"
+CLAIM = "claim"  # no file, but the place that a shard holds while it decides what becomes of the folder
 FORMAT = "hieramp-dataset"
 _SHARD_RECORDS = "shard-[0-9]*-of-[0-9]*.json"
 
@@ -118,7 +119,7 @@ def write_end(folder: Path, recipe: Recipe, shard: Shard, redrawn: Mapping[int, 
     """
     if shard.is_whole:
         # What shards left that were killed.
-        leftovers = f".{CLASSES}.*.partial", f".{_SHARD_RECORDS}*.partial", lock_of(Path(RECORD)).name
+        leftovers = f".{CLASSES}.*.partial", f".{_SHARD_RECORDS}*.partial", lock_of(Path(CLAIM)).name
         for path in [path for pattern in (_SHARD_RECORDS, *leftovers) for path in folder.glob(pattern)]:
             remove(path)
     write_text(_record(recipe, True, redrawn, agreement), folder / record_name(shard))

@@ -1,15 +1,15 @@
 """Keeps two runs out of one dataset, or out of one shard of it."""
 
 import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hieramp.runtime.durable import remove, scratch_of
 from hieramp.runtime.errors import OutputError
 
-_POLL_SECONDS = 0.05
+Wait = Callable[[Path], None]
+_TRIES = 100
 
 
 @contextmanager
@@ -37,31 +37,33 @@ def held(path: Path, shared: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
+def never_wait(path: Path) -> None:
+    """Refuse what another run holds."""
+    raise OutputError(f"another run is writing to {path}; wait for it, or choose another --out")
+
+
 @contextmanager
-def held_aside(path: Path, seconds: float = 0.0) -> Iterator[None]:
+def held_aside(path: Path, wait: Wait = never_wait) -> Iterator[None]:
     """Hold the place of a file that may be replaced meanwhile, by a lock file beside it that is gone afterwards.
 
-    Waits at most so long for another run that holds it, and raises OutputError where it does not leave. Does nothing on
-    systems and file systems without such locks.
+    Where another run holds it, `wait` is called until that one has left, or raises; by default an OutputError at once.
+    Does nothing on systems and file systems without such locks.
     """
-    lock, until = lock_of(path), time.monotonic() + seconds
+    lock = lock_of(path)
     try:
         while (descriptor := _taken(lock)) is None:
-            if time.monotonic() > until:
-                raise OutputError(f"another run is writing to {path}; wait for it, or choose another --out")
-            time.sleep(_POLL_SECONDS)
+            wait(path)
     except ImportError:
         yield
         return
     try:
         yield
     finally:
-        remove(lock)  # while it is held: whoever has opened it meanwhile finds it gone and opens another
-        os.close(descriptor)
+        _leave(lock, descriptor)
 
 
 def is_held_aside(path: Path) -> bool:
-    """Whether a run that lives holds this place."""
+    """Whether a run that lives holds this place, which may be this one."""
     lock = lock_of(path)
     if not lock.exists():
         return False
@@ -70,8 +72,7 @@ def is_held_aside(path: Path) -> bool:
     except ImportError:
         return False
     if descriptor is not None:  # left behind
-        remove(lock)
-        os.close(descriptor)
+        _leave(lock, descriptor)
     return descriptor is None
 
 
@@ -84,24 +85,34 @@ def _taken(lock: Path) -> int | None:
     """The descriptor of a lock file that is ours now, made where there is none; None where another run has it."""
     import fcntl
 
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    for _ in range(_TRIES):
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            os.close(descriptor)
+            return None
+        except OSError:
+            return descriptor  # file systems may have no locks
+        if _is_at(descriptor, lock):
+            return descriptor
+        os.close(descriptor)  # its holder has left and taken the name along
+    return None
+
+
+def _leave(lock: Path, descriptor: int) -> None:
+    """Remove the file while it is held: whoever has opened it meanwhile finds it gone and opens another."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        with suppress(OSError):  # one that stays is free all the same
+            remove(lock)
+    finally:
         os.close(descriptor)
-        return None
-    except OSError:
-        return descriptor  # file systems may have no locks
-    if _is_at(descriptor, lock):
-        return descriptor
-    os.close(descriptor)  # its holder has left and taken the name along
-    return _taken(lock)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
+    except OSError:
         return False
 
 

@@ -1,7 +1,8 @@
 """Locks: of a folder, and of a place in it whose file may be replaced meanwhile."""
 
 import os
-import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from hieramp.runtime import lock
 from hieramp.runtime.errors import OutputError
 from hieramp.runtime.lock import held_aside, is_held_aside, lock_of
 
@@ -22,18 +24,21 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def killed_holder(place: Path) -> Iterator[int]:
+def holder(place: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that holds the place until it is killed."""
-    child = os.fork()
-    if child == 0:
-        with held_aside(place):
-            place.touch()
-            time.sleep(60)
-        os._exit(0)
-    while not place.exists():
-        time.sleep(0.01)
-    yield child
-    os.waitpid(child, 0)
+    program = ("import sys, time; from pathlib import Path; from hieramp.runtime.lock import held_aside\n"
+               "with held_aside(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)")
+    with subprocess.Popen([sys.executable, "-c", program, str(place)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout and process.stdout.readline() == "held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def patient(place: Path) -> None:
+    """Look again, for as long as it takes."""
+    time.sleep(0.01)
 
 
 def test_a_place_is_held_by_one_at_a_time_whatever_becomes_of_its_file(place: Path) -> None:
@@ -53,7 +58,7 @@ def test_one_that_waits_gets_it_after_the_other(place: Path) -> None:
     order: list[str] = []
 
     def second() -> None:
-        with held_aside(place, seconds=10):
+        with held_aside(place, patient):
             order.append("second")
 
     with ThreadPoolExecutor(1) as thread:
@@ -71,7 +76,7 @@ def test_many_that_wait_never_hold_it_together(place: Path) -> None:
 
     def hold(_: int) -> None:
         nonlocal inside, most
-        with held_aside(place, seconds=30):
+        with held_aside(place, patient):
             inside += 1
             most = max(most, inside)
             time.sleep(0.001)
@@ -97,12 +102,26 @@ def test_a_lock_file_that_its_holder_takes_along_is_not_held(place: Path, monkey
         assert len(opened) == 2 and is_held_aside(place)
 
 
-def test_what_a_killed_run_held_is_free(place: Path, killed_holder: int) -> None:
+def test_what_a_killed_run_held_is_free(place: Path, holder: subprocess.Popen[str]) -> None:
     assert is_held_aside(place)
-    os.kill(killed_holder, signal.SIGKILL)
-    with held_aside(place, seconds=10):
-        assert lock_of(place).exists()
+    holder.kill()
+    holder.wait()
+    assert lock_of(place).exists()
+    with held_aside(place):
+        assert is_held_aside(place)
     assert not lock_of(place).exists()
+
+
+def test_a_lock_file_that_cannot_be_removed_hides_no_error_and_holds_nothing(place: Path,
+                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(path)
+
+    with monkeypatch.context() as stuck:
+        stuck.setattr(lock, "remove", refuse)
+        with pytest.raises(KeyError), held_aside(place):
+            raise KeyError
+    assert lock_of(place).exists() and not is_held_aside(place)
 
 
 def test_a_link_in_the_place_of_a_lock_is_not_followed(place: Path, tmp_path: Path) -> None:

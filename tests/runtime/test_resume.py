@@ -12,7 +12,7 @@ import pytest
 from hieramp.runtime import backends
 from hieramp.runtime.batches import Shard
 from hieramp.runtime.durable import write_text
-from hieramp.runtime.errors import OutputError
+from hieramp.runtime.errors import HierampError, OutputError, RunError, StoppedError
 from hieramp.runtime.job import Job
 from hieramp.runtime.lock import held, held_aside
 from hieramp.runtime.painter import Painter
@@ -258,11 +258,39 @@ def test_a_shard_does_not_replace_what_another_draws(job: Job) -> None:
     assert len(list(job.out.rglob("*.png"))) == 6
 
 
+def test_shards_replace_a_whole_dataset_once(job: Job, faults: ModuleType, tmp_path: Path) -> None:
+    run_job(job)
+    wanted = replace(job, out=tmp_path / "wanted", seed=1)
+    run_job(wanted)
+    for index in (1, 0):
+        run_job(replace(job, shard=Shard(index, 2), seed=1, overwrite=True))
+    assert run_job(replace(job, seed=1)).drawn == 0
+    assert faults.contents(job.out) == faults.contents(wanted.out)
+
+
+@pytest.mark.parametrize(("stop", "seconds", "error", "said"), [
+    (lambda: 15, 300.0, StoppedError, "stopped by SIGTERM while waiting for another shard to begin"),
+    (lambda: None, 0.1, RunError, "another shard has been about to begin in .* give the same command again"),
+])
+def test_a_shard_that_waits_to_begin_says_so_and_may_be_stopped(
+        stop: Callable[[], int | None], seconds: float, error: type[HierampError], said: str, job: Job,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fcntl")
+    monkeypatch.setattr("hieramp.runtime.making._CLAIM_SECONDS", seconds)
+    job.out.mkdir()
+    lines: list[str] = []
+    with held_aside(job.out / "claim"), pytest.raises(error, match=said) as raised:
+        run_job(replace(job, shard=Shard(0, 2)), stop=stop, say=lines.append)
+    assert raised.value.exit_code in (1, 143) and not list(job.out.iterdir())
+    waiting = f"waiting for another shard that is about to begin in {job.out}"
+    assert [line for line in lines if "waiting" in line] == [waiting]
+
+
 def test_what_shards_left_when_killed_as_they_began_is_cleared(job: Job, faults: ModuleType) -> None:
     run_job(job)
     whole = faults.contents(job.out)
     for name in (".classes.json.1-of-3.partial", ".shard-00001-of-00003.json.partial",
-                 ".shard-00001-of-00003.json.lock.partial", ".dataset.json.lock.partial"):
+                 ".shard-00001-of-00003.json.lock.partial", ".claim.lock.partial"):
         (job.out / name).write_text("{")
     (job.out / "ant/00000.png").unlink()
     run_job(job)
