@@ -33,8 +33,8 @@ _OPENVINO_PLUGIN = "onnxruntime_ep_openvino"
 def find_provider(name: str) -> Provider:
     """The provider of that short name; a ProviderError lists what is there and how to install the rest."""
     check_name(name)
-    _check_installed()
     provider = PROVIDERS[name]
+    _check_installed(provider)
     if name == "openvino":
         _register_openvino()
     available = _available()
@@ -122,11 +122,12 @@ def openvino_options(threads: int, compute: str, lanes: int = 1) -> dict[str, st
     return {"load_config": json.dumps({"CPU": settings})}
 
 
-def _check_installed() -> None:
+def _check_installed(provider: Provider) -> None:
     try:
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise ProviderError(f"ONNX Runtime cannot be imported ({error}): pip install 'hieramp[cpu]'") from None
+        raise ProviderError(f"ONNX Runtime cannot be imported ({error}): "
+                            f"pip install 'hieramp[{provider.extra}]'") from None
 
 
 def _available() -> list[str]:

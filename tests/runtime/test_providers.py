@@ -54,10 +54,12 @@ def test_a_missing_provider_names_its_extra(plan: Plan, monkeypatch: pytest.Monk
     assert select_provider(onnxruntime.SessionOptions(), find_provider(name)) == wanted
 
 
-def test_a_machine_without_onnx_runtime_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "extra"), [("cpu", "cpu"), ("openvino", "openvino"), ("cuda", "gpu")])
+def test_a_machine_without_onnx_runtime_is_told_what_to_install(name: str, extra: str,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ProviderError, match=r"ONNX Runtime cannot be imported .*pip install 'hieramp\[cpu\]'"):
-        find_provider("cpu")
+    with pytest.raises(ProviderError, match=rf"ONNX Runtime cannot be imported .*pip install 'hieramp\[{extra}\]'"):
+        find_provider(name)
 
 
 OPENVINO_IS_HERE = (importlib.util.find_spec("onnxruntime_ep_openvino") is not None
