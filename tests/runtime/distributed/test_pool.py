@@ -168,7 +168,8 @@ def test_an_error_comes_with_its_own_batch(make_pool: Callable[..., Pool]) -> No
     assert caught.value.others == ("the others",)
 
 
-def test_a_worker_that_is_lost_late_is_replaced(make_pool: Callable[..., Pool]) -> None:
+def test_a_worker_that_is_lost_late_is_replaced(make_pool: Callable[..., Pool],
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
     """The time to wait for a worker begins when the last one was lost, not when one was last waited for."""
     lost: list[int] = []
 
@@ -178,10 +179,13 @@ def test_a_worker_that_is_lost_late_is_replaced(make_pool: Callable[..., Pool]) 
             fail(RayError("killed"))
         return [f"batch {batch}"]
 
-    pool = make_pool(Nodes(who, paint, names=("a",)), seconds=0.2)
+    pool = make_pool(Nodes(who, paint, names=("a",)), seconds=60)
+    clock = SimpleNamespace(now=time.monotonic())
+    monkeypatch.setattr("hieramp.runtime.distributed.pool.time", SimpleNamespace(
+        monotonic=lambda: clock.now, sleep=lambda seconds: None))
     for batch in range(4):
         pool.paint(batch)
-        time.sleep(0.15)
+        clock.now += 50
     assert pool.paint(4) == ["batch 4"] and lost == [4, 4]
 
 
