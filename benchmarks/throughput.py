@@ -128,6 +128,13 @@ def chosen_subjects(names: str | None, device: str, int8_plan: Path | None) -> t
     return tuple(SUBJECTS[name] for name in chosen)
 
 
+def check_timed(subjects: Sequence[Subject], timed: int) -> None:
+    """Refuse to time a subject over fewer batches than it begins at a time, as it would then begin none before."""
+    for subject in subjects:
+        if timed < subject.begun:
+            raise click.UsageError(f"--timed must be at least {subject.begun} for {subject.name}, got {timed}")
+
+
 def to_batches(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
     """Comma-separated batch sizes."""
     if not all(word.isdecimal() and int(word) for word in text.split(",")):
@@ -156,6 +163,7 @@ def main(preset: str, config: Path | None, subjects: str | None, work: Path, thr
     """Measure, record a row a subject and batch size in throughput.jsonl, and write table and plot from the rows."""
     run = Run(files=ModelFiles(preset, config, work), subjects=chosen_subjects(subjects, device, int8_plan),
               threads=threads or usable_cores(), device=device, int8_plan=int8_plan, **options)
+    check_timed(run.subjects, run.timed)
     figures = measure(run, partial(click.echo, err=True))
     for found in figures:
         append_row(results, row("throughput", found))

@@ -18,7 +18,7 @@ BASELINE = "reference"
 _COLORS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown", "tab:pink", "tab:gray",
            "tab:olive", "tab:cyan", "black", "darkkhaki", "lightcoral", "plum", "navy")
 _HEADER = ["batch", "subject", "images a second", f"× {BASELINE}", "an image, CPU s", "peak memory, GB", "of ceiling",
-           "logits off by", "equal draws", "equal selection", "image PSNR, dB"]
+           "logits off by", "equal draws", "equal selection", "image PSNR, dB", "run"]
 
 
 def latest(every: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -38,18 +38,18 @@ def baseline(figures: dict[str, Any], every: Sequence[dict[str, Any]]) -> float 
 
 def line(figures: dict[str, Any], every: Sequence[dict[str, Any]]) -> list[str]:
     """A row's cells; `every` has the rows of all runs."""
-    base, parity = baseline(figures, every), figures["parity"]
+    base, parity, run = baseline(figures, every), figures["parity"], figures["run"][:16].replace("T", " ")
     rate = figures["images_per_second"]
     memory = {name: value / 1e9 for name, value in figures["peak_rss_bytes"].items()}
     cells = [str(figures["batch"]), figures["subject"], show_spread(rate, 2 if rate["median"] < 10 else 1),
              f"{rate['median'] / base:.2f}" if base else "",
              show_spread(figures["image_cpu_seconds"], 2), show_spread(memory, 2), f"{figures['ceiling_share']:.0%}"]
     if parity is None:
-        return [*cells, "", "", "", ""]
+        return [*cells, "", "", "", "", run]
     selection = parity["selection_equal"]
     return [*cells, f"{max(parity['logits_max_abs']):.2g} ({parity['logits_relative']:.1e} relative)",
             f"{parity['draws_equal']:.1%}", "" if selection is None else f"{selection:.2%}",
-            f"{parity['image_psnr_db']:.0f}"]
+            f"{parity['image_psnr_db']:.0f}", run]
 
 
 def table(figures: Sequence[dict[str, Any]], every: Sequence[dict[str, Any]]) -> str:

@@ -25,6 +25,11 @@ class Subject:
         return not self.plan
 
     @property
+    def begun(self) -> int:
+        """Batches that are begun at a time."""
+        return int(self.parts[self.parts.index("--begun") + 1]) if "--begun" in self.parts else 1
+
+    @property
     def is_traceable(self) -> bool:
         """Whether its logits can be compared: a model without class tokens is another model."""
         return self.plan != "plain"

@@ -42,6 +42,14 @@ def test_subjects_are_measured_in_turns(script: Script, small_model: SmallModel,
     assert (tmp_path / "throughput.png").stat().st_size > 1000
 
 
+def test_what_begins_two_batches_at_a_time_is_timed_over_two(script: Script, tmp_path: Path) -> None:
+    result = CliRunner().invoke(script("throughput").main, [
+        "--subjects", "openvino-int8-bf16-begun", "--timed", "1", "--results", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "--timed must be at least 2 for openvino-int8-bf16-begun, got 1" in result.output
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_processes_that_stay_open_draw_the_same(script: Script, small_model: SmallModel, tmp_path: Path) -> None:
     tool = script("throughput")
