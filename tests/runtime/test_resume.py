@@ -269,7 +269,7 @@ def test_shards_replace_a_whole_dataset_once(job: Job, faults: ModuleType, tmp_p
 
 
 @pytest.mark.parametrize(("stop", "seconds", "error", "said"), [
-    (lambda: 15, 300.0, StoppedError, "stopped by SIGTERM while waiting for another shard to begin"),
+    (lambda: 15, 10.0, StoppedError, "stopped by SIGTERM while waiting for another shard to begin"),
     (lambda: None, 0.1, RunError, "another shard has been about to begin in .* give the same command again"),
 ])
 def test_a_shard_that_waits_to_begin_says_so_and_may_be_stopped(
