@@ -13,7 +13,7 @@ from hieramp.runtime.catalogue import ClassEntry
 from hieramp.runtime.durable import make_folders, remove, scratch_of, sync_folders, write_text
 from hieramp.runtime.errors import OutputError
 from hieramp.runtime.json_file import read_json
-from hieramp.runtime.lock import is_held_aside, lock_of
+from hieramp.runtime.lock import in_use, is_held_aside, lock_of
 from hieramp.runtime.manifest_rules import is_plain_name
 from hieramp.runtime.recipe import Recipe, differences
 from hieramp.runtime.redrawn import Redrawn, from_json, to_json
@@ -77,7 +77,7 @@ def claim_folder(folder: Path, recipe: Recipe, shard: Shard, overwrite: bool = F
                           "replace it with --overwrite, or choose another --out")
     for path in others:
         if path.name != record_name(shard) and is_held_aside(path):
-            raise OutputError(f"another run is writing to {path}; wait for it, or choose another --out")
+            raise in_use(path)
     if others:
         _remove_dataset(folder, {*(folder / name for name in _listed_folders(folder)), *own})
 

@@ -28,7 +28,7 @@ def held(path: Path, shared: bool = False) -> Iterator[None]:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise OutputError(f"another run is writing to {path}; wait for it, or choose another --out") from None
+        raise in_use(path) from None
     except OSError:
         pass  # network file systems may not lock folders
     try:
@@ -37,9 +37,14 @@ def held(path: Path, shared: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
+def in_use(path: Path) -> OutputError:
+    """The refusal of what another run holds."""
+    return OutputError(f"another run is writing to {path}; wait for it, or choose another --out")
+
+
 def never_wait(path: Path) -> None:
-    """Refuse what another run holds."""
-    raise OutputError(f"another run is writing to {path}; wait for it, or choose another --out")
+    """Raise that refusal."""
+    raise in_use(path)
 
 
 @contextmanager

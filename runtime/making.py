@@ -5,7 +5,7 @@ import io
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,22 +15,17 @@ import numpy as np
 
 from hieramp.runtime.card import card_text
 from hieramp.runtime.catalogue import ClassEntry
+from hieramp.runtime.claiming import claimed
 from hieramp.runtime.contact_sheet import MOST_COLUMNS, MOST_ROWS, draw_contact_sheet
 from hieramp.runtime.dataset import (
     CARD,
-    CLAIM,
     CONTACT_SHEET,
-    claim_folder,
-    record_name,
-    refuse_links,
     write_end,
     write_redrawn,
-    write_start,
 )
 from hieramp.runtime.durable import make_folders, write_text
 from hieramp.runtime.errors import HierampError, NotFiniteError, RunError, StoppedError
 from hieramp.runtime.images import save_png
-from hieramp.runtime.lock import held, held_aside
 from hieramp.runtime.pipeline import write_units
 from hieramp.runtime.progress import Observer, Progress
 from hieramp.runtime.record import Record
@@ -42,7 +37,6 @@ from hieramp.runtime.teacher import Teacher
 from hieramp.runtime.workplace import Say, Studio
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_CLAIM_SECONDS, _LOOK_SECONDS = 300.0, 0.05  # a large dataset that is replaced takes long to delete
 _log = logging.getLogger(__name__)
 
 
@@ -50,53 +44,13 @@ def make(run: Run, studio: Studio, observers: Sequence[Observer], stop: Stop, sa
     """Everything that writes; a folder that is not free for this run is left as it was."""
     with _named_failures(run.job.out):
         make_folders([run.job.out])
-        with _claimed(run, stop, say) as redrawn, _on_the_way():
+        with claimed(run, stop, say) as redrawn, _on_the_way():
             make_folders(run.writer.folders())
             progress = _draw(run, studio, redrawn, observers, stop)
             _finish(run, redrawn, say)
         progress = replace(progress, complete=True)
         tell(observers, progress)
     return progress
-
-
-class _Turn:
-    """The turn of a shard to claim the folder, for which it waits."""
-
-    def __init__(self, stop: Stop, say: Say):
-        self._stop, self._say, self._began = stop, say, 0.0
-
-    def wait(self, place: Path) -> None:
-        """Look again soon; raises a RunError where others take too long, a StoppedError where the run was stopped."""
-        if not self._began:
-            self._began = time.monotonic()
-            self._say(f"waiting for another shard that is about to begin in {place.parent}")
-        if (number := self._stop()) is not None:
-            raise StoppedError(f"stopped by {Signals(number).name} while waiting for another shard to begin; give the "
-                               "same command again to continue", 128 + number)
-        if time.monotonic() - self._began > _CLAIM_SECONDS:
-            raise RunError(f"another shard has been about to begin in {place.parent} for {_CLAIM_SECONDS:.0f} s; "
-                           "nothing was written: give the same command again")
-        time.sleep(_LOOK_SECONDS)
-
-
-@contextmanager
-def _claimed(run: Run, stop: Stop, say: Say) -> Iterator[dict[int, Redrawn]]:
-    """The folder held, or the place of a shard in it, and the record begun; gives what a safer plan drew before.
-
-    What a folder holds is decided by one shard at a time: the next one finds the record of those before it.
-    """
-    job, shared = run.job, not run.job.shard.is_whole
-    with held(job.out, shared), ExitStack() as until_done:
-        with held_aside(job.out / CLAIM, _Turn(stop, say).wait) if shared else nullcontext():
-            if shared:
-                until_done.enter_context(held_aside(job.out / record_name(job.shard)))
-            own = tuple(run.writer.folders())
-            refuse_links(own)
-            claim_folder(job.out, run.recipe, job.shard, job.overwrite, own)
-            for line in run.how():
-                say(line)
-            write_start(job.out, run.recipe, run.classes, job.shard, redrawn := run.redrawn())
-        yield redrawn
 
 
 def _draw(run: Run, studio: Studio, redrawn: dict[int, Redrawn], observers: Sequence[Observer],

@@ -276,7 +276,7 @@ def test_a_shard_that_waits_to_begin_says_so_and_may_be_stopped(
         stop: Callable[[], int | None], seconds: float, error: type[HierampError], said: str, job: Job,
         monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fcntl")
-    monkeypatch.setattr("hieramp.runtime.making._CLAIM_SECONDS", seconds)
+    monkeypatch.setattr("hieramp.runtime.claiming._CLAIM_SECONDS", seconds)
     job.out.mkdir()
     lines: list[str] = []
     with held_aside(job.out / "claim"), pytest.raises(error, match=said) as raised:
