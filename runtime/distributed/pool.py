@@ -144,7 +144,8 @@ class Pool:
             told = told_by(f"a worker on {seat.slot.address}", error.cause)
             if batch is None:
                 raise told from error
-            told.__cause__, answer = error, told
+            told.__cause__ = error
+            answer = told
         except errors.RayError as error:
             self._bury(seat, error)
             return
