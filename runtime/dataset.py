@@ -11,7 +11,7 @@ from hieramp.runtime.batches import Shard
 from hieramp.runtime.bounds import DIFFERENCES, RECORD_BYTES
 from hieramp.runtime.catalogue import ClassEntry
 from hieramp.runtime.durable import make_folders, remove, scratch_of, sync_folders, write_text
-from hieramp.runtime.errors import OutputError
+from hieramp.runtime.errors import OutputError, RunError
 from hieramp.runtime.json_file import read_json
 from hieramp.runtime.lock import in_use, is_held_aside, lock_of
 from hieramp.runtime.manifest_rules import is_plain_name
@@ -107,8 +107,15 @@ def write_start(folder: Path, recipe: Recipe, classes: Sequence[ClassEntry], sha
 
 
 def write_redrawn(folder: Path, recipe: Recipe, shard: Shard, redrawn: Mapping[int, Redrawn]) -> None:
-    """Say in the record of an incomplete dataset, or shard, what a safer plan drew, before those pictures are there."""
-    write_if_new(_record(recipe, False, redrawn), folder / record_name(shard))
+    """Say in the record of an incomplete dataset, or shard, what a safer plan drew, before those pictures are there.
+
+    Raises RunError where they are more than a record may list.
+    """
+    record = _record(recipe, False, redrawn)
+    if len(record.encode()) > RECORD_BYTES:
+        raise RunError(f"{len(redrawn)} pictures needed the safer plan, more than {record_name(shard)} may list "
+                       f"({RECORD_BYTES >> 20} MiB): draw with that plan as --engine into another --out")
+    write_if_new(record, folder / record_name(shard))
 
 
 def write_end(folder: Path, recipe: Recipe, shard: Shard, redrawn: Mapping[int, Redrawn],

@@ -75,3 +75,11 @@ def make_folders(folders: Iterable[Path]) -> None:
 def remove(path: Path) -> None:
     """Delete a file if it is there."""
     path.unlink(missing_ok=True)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file has its name, which it gets when it is whole; an empty one counts as lost."""
+    try:
+        return path.stat().st_size > 0
+    except OSError:
+        return False

@@ -29,7 +29,7 @@ from hieramp.runtime.images import save_png
 from hieramp.runtime.pipeline import write_units
 from hieramp.runtime.progress import Observer, Progress
 from hieramp.runtime.record import Record
-from hieramp.runtime.redrawn import Redrawn
+from hieramp.runtime.redrawn import Redrawn, remove_outdated
 from hieramp.runtime.run import Run
 from hieramp.runtime.signals import Stop
 from hieramp.runtime.soft_labels import agreement, looks_wrong
@@ -92,12 +92,13 @@ def _paint(run: Run, studio: Studio, redrawn: dict[int, Redrawn], batch: int) ->
 
 def _note(run: Run, redrawn: dict[int, Redrawn], records: Iterable[Record]) -> None:
     """Say in the record what a safer plan drew, before any of it is written."""
-    before = dict(redrawn)
-    for record in records:
-        if run.has_picture(record.number):
+    before, drawn = dict(redrawn), {record.number: record.redrawn for record in records}
+    remove_outdated(redrawn, drawn, run.files_of)
+    for number, by in drawn.items():
+        if run.has_picture(number):
             continue
-        redrawn.pop(record.number, None)
-        redrawn.update({record.number: record.redrawn} if record.redrawn else {})
+        redrawn.pop(number, None)
+        redrawn.update({number: by} if by else {})
     if redrawn != before:
         write_redrawn(run.job.out, run.recipe, run.job.shard, redrawn)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from hieramp.runtime.at_once import lanes_for
 from hieramp.runtime.backend import IntArray
@@ -10,6 +11,7 @@ from hieramp.runtime.batches import Unit, units
 from hieramp.runtime.catalogue import ClassEntry, load_catalogue
 from hieramp.runtime.cores import usable_cores
 from hieramp.runtime.dataset import CARD, CLASSES, CONTACT_SHEET, is_marked_complete, read_redrawn
+from hieramp.runtime.durable import is_there
 from hieramp.runtime.edit import Edit, forced_tokens
 from hieramp.runtime.edit_files import read_edit
 from hieramp.runtime.errors import SettingsError, TeacherError
@@ -20,7 +22,6 @@ from hieramp.runtime.redrawn import Redrawn
 from hieramp.runtime.teacher import Teacher, open_teacher
 from hieramp.runtime.verified import default_memory
 from hieramp.runtime.writers.layouts import LAYOUTS, laid_out, target_of, with_layout, with_tokens
-from hieramp.runtime.writers.picture_folder import is_there
 from hieramp.runtime.writers.writer import Target, Writer
 
 _PROCESSOR = ("cpu", "openvino")
@@ -45,10 +46,14 @@ class Run:
     def is_written(self, unit: Unit) -> bool:
         return all(map(is_there, self.writer.files(unit)))
 
-    def has_picture(self, number: int) -> bool:
-        """Whether the file that holds it is there, which is then left as it is."""
+    def files_of(self, number: int) -> list[Path]:
+        """The files that hold what belongs to a picture."""
         unit = number // self.target.pictures_a_unit
-        return self.is_written(Unit(unit, self.target.unit_count, range(0), range(number, number + 1)))
+        return [*self.writer.files(Unit(unit, self.target.unit_count, range(0), range(number, number + 1)))]
+
+    def has_picture(self, number: int) -> bool:
+        """Whether its files are there, which are then left as they are."""
+        return all(map(is_there, self.files_of(number)))
 
     def pictures(self) -> int:
         return sum(len(unit.pictures) for unit in self.units())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hieramp.runtime.batches import Unit
 from hieramp.runtime.bounds import NPY_BYTES, PNG_BYTES
-from hieramp.runtime.durable import open_scratch, remove, scratch_of, sync_folders, sync_stream
+from hieramp.runtime.durable import is_there, open_scratch, remove, scratch_of, sync_folders, sync_stream
 from hieramp.runtime.edit_files import TOKENS_SUFFIX, tokens_npz
 from hieramp.runtime.json_file import read_limited
 from hieramp.runtime.soft_labels import from_npy, npy_bytes
@@ -137,11 +137,3 @@ class FolderSink:
 def tokens_path(picture: Path) -> Path:
     """Where the tokens of a picture lie."""
     return picture.with_suffix(TOKENS_SUFFIX)
-
-
-def is_there(path: Path) -> bool:
-    """Whether a file has its name, which it gets when it is whole; an empty one counts as lost."""
-    try:
-        return path.stat().st_size > 0
-    except OSError:
-        return False

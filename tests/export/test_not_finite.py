@@ -27,6 +27,7 @@ from hieramp.runtime import (
     RunError,
     SettingsError,
     Shard,
+    dataset,
     generate,
 )
 from hieramp.runtime.backend_choice import Choice, Needs
@@ -198,6 +199,36 @@ def test_what_is_there_stays_and_so_does_its_entry(plans: tuple[Plan, Plan], mak
     run_job(job(fp16, tmp_path / "out", safer_plan=other.folder))
     listed = json.loads((tmp_path / "out/dataset.json").read_text())["redrawn"]
     assert [one["safer_plan_sha256"] for one in listed] == [fp32.digest, other.digest]
+
+
+def test_a_picture_that_lost_its_tokens_is_of_one_safer_plan(plans: tuple[Plan, Plan], make_model: Models,
+                                                             export: Export, tmp_path: Path) -> None:
+    """As after a kill between the two names: the picture is not left beside tokens that another plan drew."""
+    fp16, fp32 = plans
+    other = export(overflowing(make_model()), tmp_path / "other.plan", trace_outputs=True)
+    run_job(job(fp16, tmp_path / "out", safer_plan=fp32.folder, save_tokens=True))
+    there, lost = (tmp_path / f"out/class_3/{index:05d}.png" for index in range(2))
+    drawn, since = lost.read_bytes(), there.stat().st_mtime_ns
+    lost.write_bytes(b"of the first")
+    lost.with_suffix(".npz").unlink()
+    run_job(job(fp16, tmp_path / "out", safer_plan=other.folder, save_tokens=True))
+    assert lost.read_bytes() == drawn and lost.with_suffix(".npz").exists() and there.stat().st_mtime_ns == since
+    listed = json.loads((tmp_path / "out/dataset.json").read_text())["redrawn"]
+    assert [one["safer_plan_sha256"] for one in listed] == [fp32.digest, other.digest]
+
+
+def test_more_pictures_than_a_record_may_list_stop_the_run(plans: tuple[Plan, Plan], tmp_path: Path,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written stays readable: nothing is written that the record does not name."""
+    fp16, fp32 = plans
+    run_job(job(fp16, tmp_path, classes="0,"))
+    before = (tmp_path / "dataset.json").stat().st_size
+    monkeypatch.setattr(dataset, "RECORD_BYTES", before + 600)  # of about 300 bytes a picture
+    with pytest.raises(RunError, match=r"2 pictures needed the safer plan, more than dataset\.json may") as error:
+        run_job(job(fp16, tmp_path / "all", safer_plan=fp32.folder))
+    assert error.value.exit_code == 1
+    assert "redrawn" not in json.loads((tmp_path / "all/dataset.json").read_text())
+    assert list(pictures(tmp_path / "all")) == [f"class_{label}/{i:05d}.png" for label in range(2) for i in range(2)]
 
 
 def test_a_record_that_was_damaged_is_named(plans: tuple[Plan, Plan], tmp_path: Path) -> None:
