@@ -22,7 +22,9 @@ def model_options(command: Any) -> Any:
         click.option("--config", type=PathOption, help="Model by configuration file (JSON), instead of --preset."),
         click.option("--var", type=PathOption, help="VAR or HierAmp checkpoint: .pth, trainer .pth or .safetensors."),
         click.option("--vae", type=PathOption, help="VQVAE checkpoint."),
-        click.option("--settings", type=PathOption, help="Guidance, sampling and amplification defaults (JSON)."),
+        click.option("--settings", type=PathOption, help="Guidance, sampling and amplification (JSON).  [default: for "
+                                                         "the shipped weights what was chosen for them, else the "
+                                                         "published values]"),
     )):
         command = option(command)
     return command

@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 
 from hieramp.export.errors import ExportError
+from hieramp.export.plan_settings import reference_settings
 from hieramp.runtime.contract import WEIGHTS
 from hieramp.runtime.manifest import ClassList
-from hieramp.runtime.plan import shipped_plan
+from hieramp.runtime.plan import Plan, shipped_plan
 from hieramp_ref.checkpoint import load_var, load_vqvae, without_class_tokens
 from hieramp_ref.presets import preset
 from hieramp_ref.settings import Settings, default_settings, settings_from_json
@@ -37,6 +38,11 @@ class ModelSource:
         return self.preset or (self.config.stem if self.config else SHIPPED)
 
     @property
+    def is_shipped(self) -> bool:
+        """Whether it is of the shipped model's sizes, whose weights are there without a checkpoint."""
+        return self.name == SHIPPED and not self.config
+
+    @property
     def spec(self) -> ModelSpec:
         """The model's sizes."""
         if self.preset and self.config:
@@ -58,11 +64,20 @@ def load_model(source: ModelSource) -> LoadedModel:
     """Read checkpoints and settings. A settings file with `strip_cls`, and a plain VAR, give a plain generator."""
     spec = source.spec
     var = load_var(_weights(source, source.var, "--var"), spec)
-    settings = settings_from_json(var.spec, source.settings) if source.settings else default_settings(var.spec)
+    settings = _settings(source, var.spec)
     if not settings.class_tokens and var.spec.var.class_token_scales:
         var = without_class_tokens(var)
     vqvae = load_vqvae(_weights(source, source.vae, "--vae"), spec)
     return LoadedModel(var, vqvae, settings, class_list(source, spec.var.num_classes))
+
+
+def _settings(source: ModelSource, spec: ModelSpec) -> Settings:
+    """Those of the file, else those that were chosen for the shipped weights, else the published ones."""
+    if source.settings:
+        return settings_from_json(spec, source.settings)
+    if source.is_shipped and source.var is None:
+        return reference_settings(Plan.open(shipped_plan(), verify=False).manifest)
+    return default_settings(spec)
 
 
 def rounded_to_fp16(model: LoadedModel) -> LoadedModel:
@@ -98,6 +113,6 @@ def _lines(path: Path) -> list[str]:
 def _weights(source: ModelSource, path: Path | None, option: str) -> Path:
     if path:
         return path
-    if source.name == SHIPPED and not source.config:
+    if source.is_shipped:
         return shipped_plan() / WEIGHTS
     raise ExportError(f"{option} must name a checkpoint of {source.name}: only {SHIPPED} ships with weights")

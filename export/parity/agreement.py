@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from hieramp.export.parity.observation import Inputs, forced_steps
-from hieramp.runtime import Manifest, OnnxRuntimeBackend, Plan, Settings, StepBackend, draw_batch
+from hieramp.export.plan_settings import reference_settings, runtime_settings
+from hieramp.runtime import OnnxRuntimeBackend, Plan, Settings, StepBackend, draw_batch
 from hieramp.runtime.backend import CacheT, FloatArray, IntArray
 from hieramp.runtime.contract import WEIGHTS
 from hieramp_ref.checkpoint import load_var, load_vqvae
@@ -61,22 +62,3 @@ def draws_after(backend: StepBackend[CacheT], plan: Plan, settings: Settings, la
                     for scale in range(plan.manifest.model.scale_count))
     steps = forced_steps(backend, plan, settings, Inputs(labels_B, uniforms_BL), history)
     return np.concatenate([drawn.tokens_Bl for drawn, _ in steps], axis=1)
-
-
-def runtime_settings(settings: ReferenceSettings, vocab_size: int) -> Settings:
-    """The reference's settings in the runtime's words, where V and 1 keep every token instead of 0."""
-    top_k = min(settings.top_k or vocab_size, vocab_size)
-    top_p = settings.top_p if 0 < settings.top_p < 1 else 1.0
-    return Settings(cfg=settings.cfg, beta=settings.beta, rho=settings.top_ratio, top_k=top_k, top_p=top_p)
-
-
-def reference_settings(manifest: Manifest) -> ReferenceSettings:
-    """A plan's default settings in the reference's words."""
-    sampling, amplification, K = manifest.sampling, manifest.amplification, manifest.model.scale_count
-    return ReferenceSettings(
-        cfg=(sampling.cfg,) * K, top_k=sampling.top_k, top_p=sampling.top_p,
-        class_tokens=bool(manifest.model.class_token_scales),
-        blocks=amplification.blocks if amplification else (),
-        beta=amplification.beta if amplification else (0.0,) * K,
-        top_ratio=amplification.top_ratio if amplification else (1.0,) * K,
-    )

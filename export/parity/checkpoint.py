@@ -9,10 +9,10 @@ import torch
 
 from hieramp.export.errors import ExportError
 from hieramp.export.gate import attention_sharpness
-from hieramp.export.parity.agreement import reference_settings, runtime_settings
 from hieramp.export.parity.facts import Facts
 from hieramp.export.parity.observation import Inputs, Observation
 from hieramp.export.plan import model_shape
+from hieramp.export.plan_settings import reference_settings, runtime_settings
 from hieramp.runtime import Plan
 from hieramp.runtime.contract import WEIGHTS
 from hieramp_ref.checkpoint import load_var, load_vqvae, read_state

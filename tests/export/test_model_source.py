@@ -13,6 +13,7 @@ from hieramp.export.model_source import CIFAR10_NAMES, LoadedModel, ModelSource,
 from hieramp_ref.checkpoint import save_weights
 from hieramp_ref.errors import HierampError as ReferenceError
 from hieramp_ref.presets import preset
+from hieramp_ref.settings import default_settings, settings_from_json
 
 
 @pytest.fixture
@@ -32,6 +33,15 @@ def test_checkpoints_and_default_settings(source: ModelSource, tiny: LoadedModel
     assert torch.equal(model.vqvae.decoder.conv_in.weight, tiny.vqvae.decoder.conv_in.weight)
     assert model.settings.cfg == (4.0,) * 3 and model.settings.beta == (0.0, 5.0, 5.0)
     assert model.classes.names == tuple(f"class_{i}" for i in range(5))
+
+
+def test_the_shipped_weights_keep_the_settings_that_were_chosen_for_them(repo_root: Path, tmp_path: Path) -> None:
+    """A checkpoint of the same sizes has the published ones."""
+    model = load_model(ModelSource())
+    assert model.settings == settings_from_json(model.var.spec, repo_root / "engines" / "var_cifar10.settings.json")
+    save_weights(tmp_path / "own.safetensors", vqvae=model.vqvae, var=model.var)
+    own = load_model(ModelSource(var=tmp_path / "own.safetensors"))
+    assert own.settings == default_settings(model.var.spec) != model.settings
 
 
 def test_a_settings_file_that_strips_class_tokens_gives_plain_var(source: ModelSource, tmp_path: Path) -> None:

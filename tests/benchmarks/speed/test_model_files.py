@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from hieramp.export.parity.agreement import reference_settings
+from hieramp.export.plan_settings import reference_settings
 from hieramp.runtime import Plan
 from hieramp.runtime.plan import shipped_plan
 from hieramp_ref.settings import settings_from_json

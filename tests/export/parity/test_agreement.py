@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from hieramp.export.parity.agreement import draw_agreement, draws_after, plan_reference, runtime_settings
+from hieramp.export.parity.agreement import draw_agreement, draws_after, plan_reference
 from hieramp.export.plan import ExportOptions, export_plan
+from hieramp.export.plan_settings import runtime_settings
 from hieramp.runtime import OnnxRuntimeBackend, PictureKey, Plan, batch_inputs
 from hieramp.runtime.backend import FloatArray, IntArray
 from hieramp.runtime.manifest import ClassList
