@@ -51,7 +51,8 @@ def _to_shard(context: click.Context, parameter: click.Parameter, text: str) -> 
 
 
 @click.command("hieramp-run", cls=OneLineCommand, context_settings={"max_content_width": 120})
-@click.option("--engine", type=FOLDER, metavar="PLAN", help="Plan folder.  [default: the shipped CIFAR-10 plan]")
+@click.option("--engine", "--plan", "engine", type=FOLDER, metavar="PLAN",
+              help="Plan folder.  [default: the shipped CIFAR-10 plan]")
 @click.option("--classes", metavar="SPEC", help=f"{SPEC_HELP}  [default: all classes]")
 @click.option("--ipc", type=click.IntRange(1, _FIVE_DIGITS), default=10, show_default=True, help="Images per class.")
 @click.option("--out", type=FOLDER, metavar="DIR", default=Path("distilled"), show_default=True, help="Output folder.")

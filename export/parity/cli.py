@@ -26,7 +26,8 @@ def main() -> None:
 def run_options(command: Any) -> Any:
     """How `compare` and `diversity` run a plan."""
     for option in reversed((
-        click.option("--plan", type=PathOption, help="Plan folder.  [default: the shipped CIFAR-10 plan]"),
+        click.option("--plan", "--engine", "plan", type=PathOption,
+                     help="Plan folder.  [default: the shipped CIFAR-10 plan]"),
         click.option("--threads", type=click.IntRange(1, 4096), help="Threads of the CPU.  [default: the cores]"),
         click.option("--batch-size", type=click.IntRange(1, 4096), help="Pictures at a time.  [default: 20 or fewer]"),
         click.option("--seed", type=click.IntRange(0, SEED_LIMIT - 1), default=0, show_default=True),

@@ -177,6 +177,7 @@ def assert_refused(result: Result, message: str) -> None:
 
 @pytest.mark.parametrize(("options", "message"), [
     (["--engine", "/no/such.plan"], "no plan folder at /no/such.plan"),
+    (["--plan", "/no/such.plan"], "no plan folder at /no/such.plan"),
     (["--classes", "ant,bea"], "class 'bea' does not exist; did you mean 'bee'"),
     (["--classes", "9,"], "class 9 does not exist"),
     (["--ipc", "0"], "Invalid value for '--ipc': 0 is not in the range"),

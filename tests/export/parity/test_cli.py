@@ -104,6 +104,7 @@ def test_json_is_one_line(tiny_plan: Plan) -> None:
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["compare", "--plan", "nowhere.plan"], "no plan folder at nowhere.plan"),
+    (["compare", "--engine", "nowhere.plan"], "no plan folder at nowhere.plan"),
     (["compare", "--images", "0"], "--images"),
     (["compare", "--recorded", "nowhere"], "nowhere is no record"),
     (["compare", "--against", "a", "--reference", "b", "c"], "give one of --reference"),
