@@ -47,6 +47,17 @@ SaliencyBias (class_query, keys, beta, select_count) => (bias, saliency)
 }
 """
 
+# A scale without a class token has none to sum over. The sum over a row of zeros beside what there is is the same, and
+# ONNX Runtime's kernel for CUDA refuses to sum over nothing.
+_SUM = "  saliency = ReduceSum <keepdims = 0> (head_mean, axis1)\n"
+_SUM_OF_ANY = """  rows = Shape <start = 0, end = 1> (head_mean)
+  positions = Shape <start = 2, end = 3> (head_mean)
+  zero_shape = Concat <axis = 0> (rows, axis1, positions)
+  zeros = ConstantOfShape (zero_shape)
+  with_zeros = Concat <axis = 1> (head_mean, zeros)
+  saliency = ReduceSum <keepdims = 0> (with_zeros, axis1)
+"""
+
 # Top-k keeps ties with the k-th; top-p keeps a token if the mass strictly above it is below top_p (top_p 1 keeps all).
 # A sum of finite logits is finite once they are scaled down, and a sum with NaN or infinity is not. The limit is far
 # above any such sum, and stays finite where a back end rounds it to bfloat16.
@@ -103,13 +114,13 @@ SampleTopKTopP (conditional, unconditional, guidance, uniform, top_k, top_p) => 
 """
 
 
-def saliency_bias() -> onnx.FunctionProto:
+def saliency_bias(everywhere: bool = True) -> onnx.FunctionProto:
     """SaliencyBias: class query [R, H, c, D], keys [R, H, l, D], beta [1], select_count [1] → bias, saliency.
 
     The bias [R, 1, 1, l] is beta at the most salient positions; saliency [R, l] is the map itself. With c = 0 class
-    tokens the map is zero.
+    tokens the map is zero; `everywhere` says that every scale has one.
     """
-    return operator(_SALIENCY_BIAS)
+    return operator(_SALIENCY_BIAS if everywhere else _SALIENCY_BIAS.replace(_SUM, _SUM_OF_ANY))
 
 
 def sample_top_k_top_p() -> onnx.FunctionProto:
@@ -120,9 +131,9 @@ def sample_top_k_top_p() -> onnx.FunctionProto:
     return operator(_SAMPLE_TOP_K_TOP_P)
 
 
-def operator_bodies() -> list[onnx.FunctionProto]:
-    """Both operators."""
-    return [saliency_bias(), sample_top_k_top_p()]
+def operator_bodies(everywhere: bool = True) -> list[onnx.FunctionProto]:
+    """Both operators; `everywhere` as of `saliency_bias`."""
+    return [saliency_bias(everywhere), sample_top_k_top_p()]
 
 
 def operator(text: str) -> onnx.FunctionProto:

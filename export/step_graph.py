@@ -61,7 +61,7 @@ def step_graph(
     if trace:
         _show_logits(g, spec, d, found)
         _show_saliency(g, d, found)
-    return g.model(operator_bodies() if operators is None else operators)
+    return g.model(operator_bodies(_has_class_tokens_everywhere(spec)) if operators is None else operators)
 
 
 def logits_graph(
@@ -74,7 +74,7 @@ def logits_graph(
     _show_logits(g, spec, dimensions, found)
     if trace:
         _show_saliency(g, dimensions, found)
-    return g.model([saliency_bias()])
+    return g.model([saliency_bias(_has_class_tokens_everywhere(spec))])
 
 
 def _logits(
@@ -88,6 +88,10 @@ def _logits(
     adaln_head = g.input("adaln_head", "float32", [d.R, 2, var.width])
     context = _context(g, spec, d, T, amplified_blocks, token_map, cache_type or T)
     return transformer(g, spec, d, context, TransformerInputs(token_map, adaln, adaln_head))
+
+
+def _has_class_tokens_everywhere(spec: ModelSpec) -> bool:
+    return len(spec.var.class_token_scales) == spec.scale_count
 
 
 def _show_logits(g: GraphBuilder, spec: ModelSpec, d: Dimensions, found: TransformerOutputs) -> None:

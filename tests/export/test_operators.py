@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -31,11 +32,12 @@ def one_node(function: onnx.FunctionProto, feeds: dict[str, np.ndarray], outputs
     return helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=IR_VERSION)
 
 
-def run_saliency(run: Run, query: np.ndarray, keys: np.ndarray, beta: float, count: int) -> tuple[np.ndarray, ...]:
+def run_saliency(run: Run, query: np.ndarray, keys: np.ndarray, beta: float, count: int,
+                 everywhere: bool = True) -> tuple[np.ndarray, ...]:
     feeds = {"class_query": query, "keys": keys, "beta": np.array([beta], np.float32),
              "select_count": np.array([count])}
     outputs = {"bias": "float32 4", "saliency": "float32 2"}
-    return tuple(run(one_node(saliency_bias(), feeds, outputs), **feeds))
+    return tuple(run(one_node(saliency_bias(everywhere), feeds, outputs), **feeds))
 
 
 @pytest.fixture(params=["in one pass", "in two levels", "by the runtime"])
@@ -112,11 +114,35 @@ def test_constant_keys_select_the_first_positions(run_model: Run) -> None:
     np.testing.assert_array_equal(bias.reshape(2, 6), [[1, 1, 0, 0, 0, 0]] * 2)
 
 
-def test_without_class_token_the_map_is_zero(run_model: Run) -> None:
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_without_class_token_the_map_is_zero(run_model: Run, everywhere: bool) -> None:
     keys = np.random.default_rng(0).standard_normal((2, 2, 5, 4)).astype(np.float32)
-    bias, saliency = run_saliency(run_model, np.zeros((2, 2, 0, 4), np.float32), keys, 0.0, 2)
+    bias, saliency = run_saliency(run_model, np.zeros((2, 2, 0, 4), np.float32), keys, 0.0, 2, everywhere)
     np.testing.assert_array_equal(saliency, np.zeros((2, 5)))
     np.testing.assert_array_equal(bias, np.zeros((2, 1, 1, 5)))
+
+
+@pytest.mark.parametrize("class_tokens", [1, 2])
+def test_scales_without_a_class_token_change_nothing_at_the_others(run_model: Run, class_tokens: int) -> None:
+    rng = np.random.default_rng(2)
+    query, keys = (rng.standard_normal((2, 3, n, 4)).astype(np.float32) for n in (class_tokens, 6))
+    for either, other in zip(*(run_saliency(run_model, query, keys, 5.0, 3, each) for each in (True, False)),
+                             strict=True):
+        np.testing.assert_array_equal(either, other)
+
+
+def test_no_sum_is_over_nothing(run_model: Run) -> None:
+    """ONNX Runtime's kernel for CUDA refuses one; its processor's gives zero."""
+    feeds = {"class_query": np.zeros((2, 2, 0, 4), np.float32), "keys": np.ones((2, 2, 5, 4), np.float32),
+             "beta": np.zeros(1, np.float32), "select_count": np.array([2])}
+    model = onnx.inliner.inline_local_functions(one_node(saliency_bias(False), feeds, {"bias": "float32 4"}))
+    sums = [node.input[0] for node in model.graph.node if node.op_type in ("ReduceSum", "ReduceMean")]
+    kinds = [("float32", 4), ("float32", 3), ("int64", 3)]
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_tensor_value_info(name, TYPES[type_name], [None] * rank)
+                              for name, (type_name, rank) in zip(sums, kinds, strict=True))
+    heads, class_tokens, comparisons = (array.shape for array in run_model(model, **feeds))
+    assert (heads, class_tokens, comparisons) == ((2, 2, 0, 5), (2, 1, 5), (2, 5, 5))  # the first is over heads
 
 
 def test_beta_zero_adds_nothing(run_model: Run) -> None:
