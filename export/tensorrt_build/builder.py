@@ -49,7 +49,7 @@ class Job:
 def build_engine(library: Library, job: Job, options: BuildOptions) -> memoryview:
     """The serialized engine; a BuildError gives the library's reason where it refuses."""
     trt, messages = library.module, library.messages()
-    builder = _created(trt.Builder(messages), messages, f"{library.flavour} does not start")
+    builder = _builder(library, messages)
     network = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(network, messages)  # holds the weights, so it has to outlive the build
     parsed = parser.parse(job.graph, str(job.onnx)) if job.graph else parser.parse_from_file(str(job.onnx))
@@ -63,6 +63,14 @@ def build_engine(library: Library, job: Job, options: BuildOptions) -> memoryvie
     serialized = memoryview(_created(engine, messages, f"{library.flavour} cannot build {job.onnx}"))
     _keep_timing_cache(config, options.timing_cache)
     return serialized
+
+
+def _builder(library: Library, messages: Any) -> Any:
+    try:
+        return library.module.Builder(messages)
+    except (TypeError, RuntimeError) as error:  # the first where the library gives none, as with too old a driver
+        raise BuildError(f"{library.flavour} {library.version} does not start ({messages.reason}); "
+                         "check the driver of the GPU") from error
 
 
 def shape_inputs(network: Any) -> list[str]:

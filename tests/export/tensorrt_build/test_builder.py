@@ -46,6 +46,17 @@ def test_options_are_taken(rtx: Library, mixed_plan: Plan, options: BuildOptions
     assert build_engine(rtx, job(mixed_plan, "condition"), options).nbytes
 
 
+def test_a_library_that_does_not_start_is_one_line(rtx: Library, mixed_plan: Plan,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a driver that is too old for it."""
+    def refuse(messages: Any) -> None:
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(rtx.module, "Builder", refuse)
+    with pytest.raises(BuildError, match=r"tensorrt_rtx 1\..* does not start \(.*\); check the driver of the GPU"):
+        build_engine(rtx, job(mixed_plan, "condition"), OPTIONS)
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_narrow_types(rtx: Library, make_model: Any, export: Any, tmp_path: Path, precision: str) -> None:
     model = make_model({"patch_sides": (1, 2), "class_token_scales": (1,), "depth": 1}, {"layers": [0], "scales": [1]})
