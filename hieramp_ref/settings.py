@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from hieramp_ref.amplification import ScaleAmplification, select_count
@@ -94,7 +95,7 @@ def per_scale(name: str, value: object, scale_count: int) -> tuple[float, ...]:
 
 
 def _number(name: str, value: object) -> float:
-    if not isinstance(value, (int, float)):
+    if not isinstance(value, (int, float)) or not isfinite(value):
         raise SpecError(f"{name} must be a number, got {value!r}")
     return float(value)
 

@@ -65,6 +65,9 @@ def test_one_value_three_or_one_a_scale() -> None:
     ({"scales": 2}, r"^scales must be a list of numbers, got 2$"),
     ({"beta": "high"}, r"^beta must be a number, got 'high'$"),
     ({"top_ratio": [0.5, None, 0.5, 0.5]}, r"^top_ratio must be a number, got None$"),
+    ({"cfg": float("nan")}, r"^cfg must be a number, got nan$"),
+    ({"layers": [float("nan")]}, r"^layers must be a number, got nan$"),
+    ({"top_k": float("inf")}, r"^top_k must be a number, got inf$"),
     ({"top_k": "many"}, r"^top_k must be a number, got 'many'$"),
     ({"cfg": [1, 2]}, r"^cfg takes 1, 3 or 4 values"),
 ])
