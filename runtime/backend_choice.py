@@ -129,8 +129,9 @@ def _provider_obstacle(provider: str, here: Surroundings) -> str | None:
         return here.missing["onnxruntime"]
     if provider == "cuda" and here.device is None:
         return _NO_GPU
-    if provider in here.missing:
-        return here.missing[provider]
+    for needed in (provider, "cuda-python") if provider == "cuda" else (provider,):
+        if needed in here.missing:
+            return here.missing[needed]
     if provider == "cpu" and here.precision == "bf16":
         return "it has no bfloat16 products"
     return None if provider in here.providers else "this ONNX Runtime has no such provider"

@@ -8,6 +8,7 @@ from pathlib import Path
 from hieramp.runtime.backend_choice import EngineSet, Surroundings
 from hieramp.runtime.contract import GRAPH_NAMES
 from hieramp.runtime.errors import HierampError, PlanError, ProviderError
+from hieramp.runtime.gpu.cuda import CUDA_PYTHON
 from hieramp.runtime.gpu.device import Device, current_device
 from hieramp.runtime.gpu.limits import Limits
 from hieramp.runtime.plan import Plan
@@ -22,6 +23,7 @@ def survey(plan: Plan) -> Surroundings:
     folders, device = _engine_folders(plan), current_device()
     flavours = {_flavour(folder) for folder in folders} if device else set()
     versions, missing = _versions(flavours)
+    missing |= _without_cuda_python() if device else {}
     engines = tuple(_engine_set(plan, folder, device, versions) for folder in folders)
     providers: tuple[str, ...] = ()
     try:
@@ -77,12 +79,16 @@ def _versions(flavours: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
             versions[flavour] = load_library(flavour).version
         except HierampError as error:
             missing[flavour] = str(error)
-    if versions:
-        try:
-            import_module("cuda.bindings.runtime")
-        except (ImportError, OSError) as error:
-            missing["cuda-python"] = f"cuda-python cannot be imported ({error}): pip install 'hieramp[tensorrt]'"
     return versions, missing
+
+
+def _without_cuda_python() -> dict[str, str]:
+    """Why cuda-python, by which both engines and ONNX Runtime on CUDA are run, does not import; empty where it does."""
+    try:
+        import_module("cuda.bindings.runtime")
+    except (ImportError, OSError) as error:
+        return {"cuda-python": f"cuda-python cannot be imported ({error}): pip install {CUDA_PYTHON}"}
+    return {}
 
 
 def _engine_set(plan: Plan, folder: Path, device: Device | None, versions: dict[str, str]) -> EngineSet:

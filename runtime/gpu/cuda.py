@@ -10,6 +10,7 @@ from typing import Any
 
 from hieramp.runtime.gpu.errors import DeviceError, LibraryError
 
+CUDA_PYTHON = "cuda-python, of the major version of the driver's CUDA"
 _LOG = logging.getLogger(__name__)
 
 
@@ -29,8 +30,7 @@ class Cuda:
         try:
             from cuda.bindings import runtime
         except (ImportError, OSError) as error:
-            raise LibraryError(f"cuda-python cannot be imported ({error}): install it with "
-                               "pip install 'hieramp[tensorrt]'") from error
+            raise LibraryError(f"cuda-python cannot be imported ({error}): pip install {CUDA_PYTHON}") from error
         return cls(runtime)
 
     def select_first_gpu(self) -> None:

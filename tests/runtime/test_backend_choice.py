@@ -32,7 +32,7 @@ def chosen(here: Surroundings, wanted: str = "auto", needs: Needs = NEEDS) -> tu
     (replace(ALL, engines=()), "auto", ("onnxruntime", "cuda")),
     (replace(ALL, device=None), "auto", ("onnxruntime", "cpu")),
     (replace(ALL, engines=(), providers=("cpu",)), "auto", ("onnxruntime", "cpu")),
-    (replace(ALL, missing={"cuda-python": "x"}), "auto", ("onnxruntime", "cuda")),
+    (replace(ALL, missing={"cuda-python": "x"}), "auto", ("onnxruntime", "cpu")),
     (replace(ALL, missing={"tensorrt": "x"}), "auto", ("tensorrt_rtx", "tensorrt_rtx-1.7-sm89")),
     (replace(ALL, engines=(replace(FULL, misfit="x"), FULL)), "auto", ("tensorrt", "tensorrt-11.4-sm89")),
     (replace(ALL, missing={"onnxruntime": "x"}), "auto", ("tensorrt", "tensorrt-11.4-sm89")),
@@ -54,6 +54,7 @@ def test_the_first_that_can_draw(here: Surroundings, wanted: str, expected: tupl
                                       "plan … --target tensorrt builds them)"),
     (replace(ALL, engines=(replace(FULL, misfit="it is old"),)), NEEDS, "tensorrt (tensorrt-11.4-sm89), as it is old"),
     (replace(ALL, missing={"tensorrt": "it is away"}), NEEDS, "tensorrt (tensorrt-11.4-sm89), as it is away"),
+    (replace(ALL, missing={"cuda-python": "it is away"}), NEEDS, "onnxruntime (cuda), as it is away"),
     (replace(ALL, engines=(), providers=("cpu",)), NEEDS,
      "onnxruntime (cuda), as this ONNX Runtime has no such provider"),
 ])

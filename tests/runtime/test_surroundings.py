@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hieramp.runtime import Plan
-from hieramp.runtime.backend_choice import EngineSet
+from hieramp.runtime.backend_choice import EngineSet, Needs, choose_backend
 from hieramp.runtime.cli import main
 from hieramp.runtime.errors import ProviderError
 from hieramp.runtime.gpu.device import Device
@@ -64,6 +64,17 @@ def test_what_fits_and_what_does_not(equipped: Plan, rtx: Bench) -> None:
     (folder / "decoder.engine").write_bytes(b"short")
     misfit = next(engines.misfit for engines in survey(equipped).engines if engines.flavour == "tensorrt_rtx")
     assert misfit is not None and "has 5 bytes where its sidecar lists" in misfit
+
+
+def test_without_cuda_python_no_gpu_is_drawn_with(plan: Plan, rtx: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the plan has no engines and ONNX Runtime knows the GPU."""
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider",
+                                                                         "CPUExecutionProvider"])
+    here = survey(plan)
+    choice = choose_backend("auto", None, here, Needs(1, 1))
+    assert here.providers == ("cpu", "cuda") and choice.provider == "cpu"
+    assert "onnxruntime (cuda), as cuda-python cannot be imported" in choice.sentence
 
 
 def test_without_onnx_runtime(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
