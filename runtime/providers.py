@@ -25,7 +25,6 @@ PROVIDERS = {
     "openvino": Provider("OpenVINOExecutionProvider", "cpu", "openvino"),
     "cuda": Provider("CUDAExecutionProvider", "cuda", "gpu"),
     "tensorrt": Provider("TensorrtExecutionProvider", "cuda", "gpu"),
-    "nv_tensorrt_rtx": Provider("NvTensorRTRTXExecutionProvider", "cuda", "gpu"),
 }
 _OPENVINO_PLUGIN = "onnxruntime_ep_openvino"
 

@@ -66,7 +66,6 @@ SUBJECTS = {subject.name: subject for subject in (
     _ours("openvino-int8-bf16-1-lane", "int8", "int8", "openvino", "bf16", "--lanes", "1"),
     _ours("cuda", "fp16", "fp16", "cuda"),
     _ours("tensorrt", "fp16", "fp16", "tensorrt"),
-    _ours("nv_tensorrt_rtx", "fp16", "fp16", "nv_tensorrt_rtx"),
 )}
 
 
@@ -74,7 +73,7 @@ def default_subjects(features: Collection[str], available: Collection[str], devi
     """Names of what makes sense on this machine: processor features, providers installed, cpu or cuda."""
     if device == "cuda":
         reduced = ["reference-fp16", "reference-compile-fp16", "reference-bf16"]
-        return ["reference", *reduced, *(name for name in ("cuda", "tensorrt", "nv_tensorrt_rtx") if name in available)]
+        return ["reference", *reduced, *(name for name in ("cuda", "tensorrt") if name in available)]
     bf16, openvino = multiplies_bf16(features), "openvino" in available
     names = ["reference", *(["reference-bf16"] if bf16 else []), "reference-compile",
              *(["reference-compile-bf16"] if bf16 else []), "onnxruntime"]

@@ -37,6 +37,6 @@ def test_the_default_batch_of_the_shipped_model_fits_into_memory_at_once() -> No
     assert default_batch_size(model) <= images_at_once(model, "float32") == 32
 
 
-@pytest.mark.parametrize(("provider", "lanes"), [("cpu", 3), ("openvino", 3), ("cuda", 1), ("nv_tensorrt_rtx", 1)])
+@pytest.mark.parametrize(("provider", "lanes"), [("cpu", 3), ("openvino", 3), ("cuda", 1), ("tensorrt", 1)])
 def test_lanes_are_for_processors(provider: str, lanes: int) -> None:
     assert lanes_for(Plan.open(shipped_plan()).manifest, provider, 3, 20) == lanes

@@ -185,7 +185,7 @@ def assert_refused(result: Result, message: str) -> None:
     (["--seed", "-1"], "Invalid value for '--seed'"),
     (["--batch-size", "0"], "Invalid value for '--batch-size'"),
     (["--provider", "abacus"], "'abacus' is not one of 'cpu'"),
-    (["--provider", "nv_tensorrt_rtx"], "provider 'nv_tensorrt_rtx' is not available here"),
+    (["--provider", "tensorrt"], "provider 'tensorrt' is not available here"),
     (["--backend", "abacus"], "'abacus' is not one of 'auto', 'tensorrt', 'tensorrt_rtx', 'onnxruntime'"),
     (["--backend", "tensorrt", "--provider", "cpu"], "contradicts backend 'tensorrt'"),
     (["--cfg", "1,x"], "Invalid value for '--cfg': '1,x' is not a number"),

@@ -40,7 +40,6 @@ def test_an_unknown_provider_is_named() -> None:
 
 @pytest.mark.parametrize(("name", "full_name", "extra"), [
     ("cuda", "CUDAExecutionProvider", "gpu"), ("tensorrt", "TensorrtExecutionProvider", "gpu"),
-    ("nv_tensorrt_rtx", "NvTensorRTRTXExecutionProvider", "gpu"),
 ])
 def test_a_missing_provider_names_its_extra(plan: Plan, monkeypatch: pytest.MonkeyPatch, name: str, full_name: str,
                                             extra: str) -> None:
