@@ -1,6 +1,7 @@
 """`hieramp-export`: checkpoint to plan, plan to engines, and classifier to teacher."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,15 @@ import click
 
 from hieramp.export.command import ExportGroup
 from hieramp.export.teacher_cli import teacher
-from hieramp.export.tensorrt_build.cli import build_engines_command, engine_options
+from hieramp.export.tensorrt_build.cli import (
+    ENGINE_OPTIONS,
+    TARGET_OPTIONS,
+    build_engines_command,
+    decide_engines,
+    engine_options,
+)
+from hieramp.runtime.quantization import EIGHT_BIT_PRECISIONS
+from hieramp.runtime.signals import exit_on_sigterm
 
 PathOption = click.Path(path_type=Path)
 
@@ -63,19 +72,18 @@ def main(from_plan: Path | None, out: Path | None, as_json: bool, target: str | 
     """
     if click.get_current_context().invoked_subcommand is not None:
         return
-    engine = {name: options.pop(name) for name in _ENGINE_OPTIONS}
-    if from_plan is None:
-        from_plan = _export(out, as_json, **options)
-    else:
-        _refuse_model_options()
-        if target is None:
-            raise click.UsageError("--from-plan builds engines: give --target tensorrt or --target tensorrt_rtx")
-    if target is not None:
-        build_engines_command(from_plan=from_plan, target=target, as_json=as_json, **engine)
+    engine = {name: options.pop(name) for name in ENGINE_OPTIONS}
+    _refuse_what_does_nothing(from_plan, target, options)
+    with exit_on_sigterm():
+        if from_plan is None:
+            if target is not None:
+                where = {name: engine[name] for name in TARGET_OPTIONS}
+                decide_engines(target, precision=options["precision"], **where)  # refused before anything is replaced
+            from_plan = _export(out, as_json, **options)
+        if target is not None:
+            build_engines_command(from_plan=from_plan, target=target, as_json=as_json, **engine)
 
 
-_ENGINE_OPTIONS = ("compute_capability", "max_batch", "opt_batch", "timing_cache", "workspace", "opt_level", "tf32",
-                   "no_plugins")
 _PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "base_precision", "cache_precision",
               "calibration_images", "decoder", "decoder_psnr", "out", "static_scales", "static_batch", "trace_outputs",
               "class_names", "keep_training_weights", "with_encoder", "store_fp16")
@@ -84,13 +92,27 @@ _PLAN_ONLY = ("preset", "config", "var", "vae", "settings", "precision", "base_p
 main.add_command(teacher)
 
 
-def _refuse_model_options() -> None:
-    """With --from-plan the plan is there already: an option that would shape it is a mistake."""
+def _refuse_what_does_nothing(from_plan: Path | None, target: str | None, options: dict[str, Any]) -> None:
+    """An option that would have no effect is a mistake."""
+    if from_plan is not None:
+        _refuse("--from-plan takes the plan as it is", _PLAN_ONLY)
+        if target is None:
+            raise click.UsageError("--from-plan builds engines: give --target tensorrt or --target tensorrt_rtx")
+    if target is None:
+        _refuse("they are of engines, which --target builds", ENGINE_OPTIONS)
+    if not options["static_scales"]:
+        _refuse("it is of the fixed-shape graphs that --static-scales writes", ["static_batch"])
+    if options["precision"] not in EIGHT_BIT_PRECISIONS:
+        _refuse("they are of int8 and fp8 plans", ["calibration_images", "decoder_psnr"])
+
+
+def _refuse(why: str, names: Iterable[str]) -> None:
+    """Raise UsageError where any of these options was given."""
     context = click.get_current_context()
-    given = [f"--{name.replace('_', '-')}" for name in _PLAN_ONLY
+    given = [f"--{name.replace('_', '-')}" for name in names
              if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
     if given:
-        raise click.UsageError(f"--from-plan takes the plan as it is: leave out {', '.join(given)}")
+        raise click.UsageError(f"{why}: leave out {', '.join(given)}")
 
 
 def _export(out: Path | None, as_json: bool, *, store_fp16: bool, **options: Any) -> Path:

@@ -1,6 +1,7 @@
-"""Stopping a run by signal: the first one asks for it, a second SIGINT insists."""
+"""Stopping by signal: a run is asked to by the first one, and a second SIGINT insists; other work ends at SIGTERM."""
 
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -32,3 +33,13 @@ def stop_on_signals(*signals: int) -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def exit_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends the program by an exception, so that what is half made is removed; to be used in the main thread."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,12 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+if TYPE_CHECKING:
+    from hieramp.export.tensorrt_build.engines import Target
+    from hieramp.export.tensorrt_build.profiles import Batches
+
 PathOption = click.Path(path_type=Path)
 ONE_OR_MORE = click.IntRange(min=1)
+TARGET_OPTIONS = ("compute_capability", "max_batch", "opt_batch")
+ENGINE_OPTIONS = (*TARGET_OPTIONS, "timing_cache", "workspace", "opt_level", "tf32", "no_plugins")
 
 
 def engine_options(command: Any) -> Any:
@@ -31,6 +37,21 @@ def engine_options(command: Any) -> Any:
     return command
 
 
+def decide_engines(target: str, compute_capability: str | None, max_batch: int, opt_batch: int | None,
+                   precision: str) -> tuple["Target", "Batches"]:
+    """Library, GPUs and batches to build engines of that precision for; raises a HierampError where they cannot be."""
+    from hieramp.export.tensorrt_build.engines import Target
+    from hieramp.export.tensorrt_build.profiles import Batches
+    from hieramp.export.tensorrt_build.targets import choose_targets, parse_capabilities
+    from hieramp.runtime.gpu.device import current_device
+    from hieramp.runtime.tensorrt.library import load_library
+
+    batches = Batches(max_batch, min(Batches.opt, max_batch) if opt_batch is None else opt_batch)
+    wanted = parse_capabilities(compute_capability) if compute_capability is not None else ()
+    library, device = load_library(target), current_device()
+    return Target(library, choose_targets(library, wanted, device, precision), device), batches
+
+
 def build_engines_command(
     from_plan: Path, target: str, compute_capability: str | None, max_batch: int, opt_batch: int | None,
     timing_cache: Path | None, workspace: int | None, opt_level: int | None, tf32: bool, no_plugins: bool,
@@ -38,23 +59,17 @@ def build_engines_command(
 ) -> None:
     """Do what the options say and print what was built."""
     from hieramp.export.tensorrt_build.builder import BuildOptions
-    from hieramp.export.tensorrt_build.engines import Target, build_engines
-    from hieramp.export.tensorrt_build.profiles import Batches
-    from hieramp.export.tensorrt_build.targets import choose_targets, parse_capabilities
+    from hieramp.export.tensorrt_build.engines import build_engines
     from hieramp.export.tensorrt_plugins.choice import reason_against
     from hieramp.export.tensorrt_plugins.sizes import PluginSizes
-    from hieramp.runtime.gpu.device import current_device
     from hieramp.runtime.plan import Plan
-    from hieramp.runtime.tensorrt.library import load_library
 
-    batches = Batches(max_batch, min(Batches.opt, max_batch) if opt_batch is None else opt_batch)
-    wanted = parse_capabilities(compute_capability) if compute_capability is not None else ()
-    library, device = load_library(target), current_device()
     plan = Plan.open(from_plan)
-    capabilities = choose_targets(library, wanted, device, plan.manifest.precision)
-    bodies = "--no-plugins" if no_plugins else reason_against(library, device, PluginSizes.of(plan.manifest.model))
+    aim, batches = decide_engines(target, compute_capability, max_batch, opt_batch, plan.manifest.precision)
+    library, capabilities = aim.library, aim.compute_capabilities
+    bodies = "--no-plugins" if no_plugins else reason_against(library, aim.device, PluginSizes.of(plan.manifest.model))
     options = BuildOptions(batches, workspace, opt_level, timing_cache, tf32, plugins=bodies is None)
-    built = build_engines(plan, Target(library, capabilities, device), options)
+    built = build_engines(plan, aim, options)
     if as_json:
         rows = [{"path": str(e.path), "bytes": e.sidecar.engine.bytes, "seconds": e.sidecar.build_seconds}
                 for e in built]

@@ -198,6 +198,32 @@ def test_bad_exports(call: Callable[..., Outcome], files: dict[str, Path], chang
     assert not list(files["out"].iterdir())
 
 
+@pytest.mark.parametrize(("options", "message"), [
+    (["--tf32", "--max-batch", 4], "of engines, which --target builds: leave out --max-batch, --tf32"),
+    (["--static-batch", 4], "that --static-scales writes: leave out --static-batch"),
+    (["--precision", "fp16", "--decoder-psnr", 10, "--calibration-images", 5],
+     "of int8 and fp8 plans: leave out --calibration-images, --decoder-psnr"),
+])
+def test_options_that_would_do_nothing(call: Callable[..., Outcome], files: dict[str, Path], options: list[object],
+                                       message: str) -> None:
+    assert_one_line(call(cli.main, *model_arguments(files), "--out", files["out"] / "x.plan", *options), message)
+    assert not list(files["out"].iterdir())
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--target", "tensort"], "tensort"), (["--target", "tensorrt_rtx", "--compute-capability", "8x"], "got '8x'"),
+    (["--target", "tensorrt_rtx", "--max-batch", 2, "--opt-batch", 3], "3"),
+])
+def test_engines_that_cannot_be_are_refused_before_the_export(
+    call: Callable[..., Outcome], files: dict[str, Path], options: list[object], message: str,
+) -> None:
+    """A plan that is there already is left alone, with its engines."""
+    (files["out"] / "x.plan" / "tensorrt").mkdir(parents=True)
+    (files["out"] / "x.plan" / "manifest.json").write_text("old")
+    assert_one_line(call(cli.main, *model_arguments(files), "--out", files["out"] / "x.plan", *options), message)
+    assert (files["out"] / "x.plan" / "tensorrt").exists()
+
+
 def test_an_out_that_cannot_be_written(call: Callable[..., Outcome], files: dict[str, Path]) -> None:
     before = sorted(files["out"].parent.iterdir())
     for out, message in ((files["broken.json"] / "x.plan", "cannot be written"),
