@@ -7,7 +7,7 @@ from pathlib import Path
 from hieramp.runtime.errors import ProviderError, SettingsError
 from hieramp.runtime.gpu.device import Device
 from hieramp.runtime.gpu.limits import Limits
-from hieramp.runtime.providers import check_name
+from hieramp.runtime.providers import PROVIDERS, check_name
 from hieramp.runtime.tensorrt.sidecar import FLAVOURS
 
 BACKENDS = ("auto", *FLAVOURS, "onnxruntime")
@@ -56,6 +56,11 @@ class Choice:
     reason: str
     engines: Path | None = None
     rejected: tuple[str, ...] = ()
+
+    @property
+    def draws_on_gpu(self) -> bool:
+        """Whether it is no processor that draws."""
+        return self.engines is not None or PROVIDERS[self.provider].device == "cuda"
 
     @property
     def sentence(self) -> str:

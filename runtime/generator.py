@@ -1,6 +1,7 @@
 """Pictures for Python code: an iterator of records, and a dataset that a DataLoader or `datasets` takes directly."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from copy import copy
@@ -13,7 +14,7 @@ from hieramp.runtime.backend_choice import Choice, Needs, choose_backend
 from hieramp.runtime.backends import open_choice
 from hieramp.runtime.batches import Shard
 from hieramp.runtime.edit import Edit, forced_tokens
-from hieramp.runtime.errors import NotFiniteError, PlanError
+from hieramp.runtime.errors import NotFiniteError, PlanError, RunError
 from hieramp.runtime.loaded_plan import LoadedPlan
 from hieramp.runtime.painter import Painter
 from hieramp.runtime.plan import Plan, shipped_plan
@@ -79,6 +80,7 @@ class GeneratedDataset(Generic[ItemT]):
         self._threads, self._saliency, self._transform = threads, saliency, transform
         self._shard = shard or Shard()
         self._loaded = LoadedPlan()
+        self._process = os.getpid()
 
     @property
     def label_names(self) -> list[str]:
@@ -88,7 +90,7 @@ class GeneratedDataset(Generic[ItemT]):
     def shard(self, index: int, count: int) -> "GeneratedDataset[ItemT]":
         """Part `index` (from 0) of `count` parts of this dataset, by batches; the parts together are the whole."""
         part = copy(self)  # by __getstate__, hence with nothing loaded
-        part._shard = self._shard.part(index, count)
+        part._shard, part._process = self._shard.part(index, count), self._process
         return part
 
     def __len__(self) -> int:
@@ -132,6 +134,9 @@ class GeneratedDataset(Generic[ItemT]):
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_loaded": LoadedPlan()}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_process": os.getpid()}
+
     def _batches(self) -> range:
         return self._shard.of(range(self._recipe.batches.batch_count))
 
@@ -144,6 +149,9 @@ class GeneratedDataset(Generic[ItemT]):
         return self._transform(record) if self._transform else record  # type: ignore[return-value]
 
     def _load(self, stack: ExitStack) -> Painter[Any]:
+        if self._choice.draws_on_gpu and self._process != os.getpid():
+            raise RunError("a process that was forked cannot use the GPU that its parent has asked about: start "
+                           "workers with multiprocessing_context='spawn', or draw with provider='cpu'")
         second_try = stack.enter_context(self._second_try(self._safer)) if self._safer else None
         return self._painter(self._plan, self._choice, stack, second_try)
 

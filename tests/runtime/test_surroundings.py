@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
-from hieramp.runtime import Plan
+from hieramp.runtime import GeneratedDataset, Plan, Record, RunError
 from hieramp.runtime.backend_choice import EngineSet, Needs, choose_backend
 from hieramp.runtime.cli import main
 from hieramp.runtime.errors import ProviderError
@@ -150,3 +151,18 @@ def test_engines_too_small_leave_the_run_to_onnx_runtime(equipped: Plan, rtx: Be
     refused = run(equipped, tmp_path / "other", "--batch-size", "5", "--backend", "tensorrt_rtx")
     assert refused.exit_code == 2 and refused.stderr.count("\n") == 1
     assert "no back end can draw" in refused.stderr and not (tmp_path / "other").exists()
+
+
+def test_a_forked_process_does_not_try_the_gpu(equipped: Plan, rtx: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA would fail there with an error of its own; a process that unpickles the dataset has asked nothing yet."""
+    on_gpu = GeneratedDataset[Record](equipped, ipc=1, batch_size=4)
+    on_processor = GeneratedDataset[Record](equipped, ipc=1, batch_size=4, provider="cpu")
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    for forked in (on_gpu, on_gpu.shard(0, 2)):
+        with pytest.raises(RunError, match="multiprocessing_context='spawn'"):
+            next(iter(forked))
+        with pytest.raises(RunError, match="multiprocessing_context='spawn'"):
+            forked[0]
+    assert next(iter(on_processor)).number == 0
+    assert next(iter(pickle.loads(pickle.dumps(on_gpu)))).number == 0
