@@ -173,8 +173,8 @@ def load_session(path: Path, cuda: dict[str, str]) -> Any:
     except Exception as error:  # ONNX Runtime's errors share no base but Exception
         raise PlanError(f"ONNX Runtime cannot load {path} with CUDA: {error}") from error
     if "CUDAExecutionProvider" not in session.get_providers():
-        raise ProviderError("CUDAExecutionProvider does not start here; check its driver and "
-                            "libraries, or use --provider cpu")
+        raise ProviderError("CUDAExecutionProvider does not start here; check the driver, and that CUDA and cuDNN are "
+                            "there (pip install 'hieramp[gpu]' brings them), or use --provider cpu")
     return session
 
 
