@@ -19,6 +19,7 @@ from hieramp.export.tensorrt_build.cli import (
 )
 from hieramp.runtime.quantization import EIGHT_BIT_PRECISIONS
 from hieramp.runtime.signals import exit_on_sigterm
+from hieramp.runtime.tensorrt.sidecar import ENGINES_FOLDER
 
 PathOption = click.Path(path_type=Path)
 
@@ -79,7 +80,7 @@ def main(from_plan: Path | None, out: Path | None, as_json: bool, target: str | 
             if target is not None:
                 where = {name: engine[name] for name in TARGET_OPTIONS}
                 decide_engines(target, precision=options["precision"], **where)  # refused before anything is replaced
-            from_plan = _export(out, as_json, **options)
+            from_plan = _export(out, as_json, rebuilt=target is not None, **options)
         if target is not None:
             build_engines_command(from_plan=from_plan, target=target, as_json=as_json, **engine)
 
@@ -115,7 +116,7 @@ def _refuse(why: str, names: Iterable[str]) -> None:
         raise click.UsageError(f"{why}: leave out {', '.join(given)}")
 
 
-def _export(out: Path | None, as_json: bool, *, store_fp16: bool, **options: Any) -> Path:
+def _export(out: Path | None, as_json: bool, *, rebuilt: bool, store_fp16: bool, **options: Any) -> Path:
     from hieramp.export.model_source import ModelSource, load_model, rounded_to_fp16
     from hieramp.export.plan import ExportOptions, export_plan
     from hieramp.export.summary import summary_figures, summary_lines
@@ -127,7 +128,10 @@ def _export(out: Path | None, as_json: bool, *, store_fp16: bool, **options: Any
     model = rounded_to_fp16(load_model(source)) if store_fp16 else load_model(source)
     if not model.settings.class_tokens:
         click.echo("no class tokens: the plan is a plain VAR, amplification is unavailable", err=True)
+    had_engines = (out / ENGINES_FOLDER).exists()
     manifest = export_plan(model.var, model.vqvae, model.settings, model.classes, plan_options, out)
     click.echo(json.dumps({"plan": str(out)} | summary_figures(manifest)) if as_json else
                "\n".join([f"plan: {out} ({manifest.precision})", *summary_lines(manifest)]))
+    if had_engines and not rebuilt:
+        click.echo("the engines of the plan that was there are gone: --from-plan with --target builds them", err=True)
     return out

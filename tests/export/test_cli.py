@@ -222,6 +222,8 @@ def test_engines_that_cannot_be_are_refused_before_the_export(
     (files["out"] / "x.plan" / "manifest.json").write_text("old")
     assert_one_line(call(cli.main, *model_arguments(files), "--out", files["out"] / "x.plan", *options), message)
     assert (files["out"] / "x.plan" / "tensorrt").exists()
+    code, _, stderr = call(cli.main, *model_arguments(files), "--out", files["out"] / "x.plan")
+    assert code == 0 and "the engines of the plan that was there are gone" in stderr
 
 
 def test_an_out_that_cannot_be_written(call: Callable[..., Outcome], files: dict[str, Path]) -> None:
