@@ -1,8 +1,6 @@
 """The picture of docs/usage.md on editing: a source, parts of it drawn anew, and starts from its coarse scales."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +9,11 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from speed.model_files import SHIPPED_SETTINGS
 
-from hieramp.export.model_source import ModelSource, load_model
-from hieramp.export.plan import ExportOptions, export_plan
 from hieramp.runtime import Edit, Plan, Record, generate, picture_tokens
 from hieramp.runtime.command import OneLineCommand
 from hieramp.runtime.images import save_png
+from hieramp.runtime.plan import shipped_plan
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "images" / "editing.png"
@@ -32,21 +28,6 @@ class Row:
 
     titles: tuple[str, ...]
     pictures: tuple[Pixels, ...]
-
-
-@contextmanager
-def plan_with_encoder(folder: Path | None) -> Iterator[Plan]:
-    """The plan in the folder, or the shipped model exported with an encoder for as long as the block lasts."""
-    if folder is not None:
-        yield Plan.open(folder)
-        return
-    source = ModelSource(settings=SHIPPED_SETTINGS)
-    model = load_model(source)
-    with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) / f"{source.name}.plan"
-        options = ExportOptions(source.name, with_encoder=True)
-        export_plan(model.var, model.vqvae, model.settings, model.classes, options, out)
-        yield Plan.open(out)
 
 
 def inner_square(side: int) -> NDArray[np.bool_]:
@@ -102,7 +83,7 @@ def draw_sheet(rows: Sequence[Row], path: Path) -> None:
 
 
 @click.command("editing", cls=OneLineCommand)
-@click.option("--plan", "folder", type=PathOption, help="A plan with an encoder [default: the shipped model].")
+@click.option("--plan", "folder", type=PathOption, help="A plan with an encoder [default: the shipped one].")
 @click.option("--picture", type=PathOption, help="A square picture to edit [default: one that the plan draws].")
 @click.option("--source", "source_class", default="horse", show_default=True, help="Its class, where it is drawn.")
 @click.option("--source-seed", default=0, show_default=True)
@@ -112,14 +93,14 @@ def draw_sheet(rows: Sequence[Row], path: Path) -> None:
 def main(folder: Path | None, picture: Path | None, source_class: str, source_seed: int, classes: str, seed: int,
          out: Path) -> None:
     """Draw docs/images/editing.png."""
-    with plan_with_encoder(folder) as plan:
-        side, names = plan.manifest.model.image_side, classes.split(",")
-        if picture is None:
-            source_SS3 = pictures(plan, [source_class], source_seed)[0].image_SS3
-        else:
-            with Image.open(picture) as given:
-                source_SS3 = np.array(given.convert("RGB").resize((side, side), Image.Resampling.LANCZOS))
-        rows = [*painted_rows(plan, source_SS3, names, seed), started_row(plan, source_SS3, names[0], seed)]
+    plan = Plan.open(folder or shipped_plan())
+    side, names = plan.manifest.model.image_side, classes.split(",")
+    if picture is None:
+        source_SS3 = pictures(plan, [source_class], source_seed)[0].image_SS3
+    else:
+        with Image.open(picture) as given:
+            source_SS3 = np.array(given.convert("RGB").resize((side, side), Image.Resampling.LANCZOS))
+    rows = [*painted_rows(plan, source_SS3, names, seed), started_row(plan, source_SS3, names[0], seed)]
     draw_sheet(rows, out)
     click.echo(f"written: {out}")
 
