@@ -1,4 +1,7 @@
-"""Commands of the reference: every error a user can cause is one line on stderr and exit code 2."""
+"""Commands of the reference: every error a user can cause is one line on stderr and an exit code.
+
+0 is done, 1 failed on the way, 2 refused, 130 and 143 stopped by SIGINT and SIGTERM.
+"""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -7,7 +10,7 @@ from typing import Any
 
 import click
 
-from hieramp_ref.errors import HierampError
+from hieramp_ref.errors import HierampError, StoppedError
 
 _MISUSE, _INTERRUPTED = 2, 130
 
@@ -40,10 +43,13 @@ def one_line(run: Callable[[], Any], name: str) -> None:
         _fail(name, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except click.ClickException as error:
         _fail(name, error.format_message())
+    except StoppedError as error:
+        click.echo(f"{name}: {error}", err=True)
+        sys.exit(error.exit_code)
     except HierampError as error:
-        _fail(name, str(error))
+        _fail(name, str(error), error.exit_code)
 
 
-def _fail(name: str, message: str) -> None:
+def _fail(name: str, message: str, exit_code: int = _MISUSE) -> None:
     click.echo(f"{name}: error: {' '.join(message.split())}", err=True)
-    sys.exit(_MISUSE)
+    sys.exit(exit_code)

@@ -2,7 +2,9 @@
 
 
 class HierampError(Exception):
-    """Base of every error a user can cause; a command prints it on one line and exits with 2."""
+    """Base of every error a user can cause; a command prints it on one line and exits with `exit_code`."""
+
+    exit_code = 2
 
 
 class SpecError(HierampError):
@@ -15,3 +17,17 @@ class CheckpointError(HierampError):
 
 class DataError(HierampError):
     """Training data that is missing or cannot be read."""
+
+
+class RunError(HierampError):
+    """A run that failed on the way: what is written is whole."""
+
+    exit_code = 1
+
+
+class StoppedError(HierampError):
+    """A run that a signal stopped; the exit code is 128 + the signal's number."""
+
+    def __init__(self, message: str, number: int):
+        super().__init__(message)
+        self.exit_code = 128 + number

@@ -1,6 +1,7 @@
 """What a model is: frozen configuration of the VQVAE and of the VAR transformer, with everything derivable derived."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
@@ -78,6 +79,7 @@ class VarSpec:
         object.__setattr__(self, "width", self.width or 64 * self.depth)
         object.__setattr__(self, "heads", self.heads or self.depth)
         _require_positive(self, "width", "heads")
+        _require_positive_number(self, "mlp_ratio", "norm_eps")
         if self.width % self.heads:
             raise SpecError(f"width must be a multiple of heads, got width {self.width} and heads {self.heads}")
 
@@ -163,6 +165,13 @@ def _require_positive(spec: object, *names: str) -> None:
         value = getattr(spec, name)
         if not isinstance(value, int) or value < 1:
             raise SpecError(f"{name} must be a whole number from 1, got {value!r}")
+
+
+def _require_positive_number(spec: object, *names: str) -> None:
+    for name in names:
+        value = getattr(spec, name)
+        if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise SpecError(f"{name} must be a positive number, got {value!r}")
 
 
 def _as_tuple(value: object) -> object:

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
+from signal import Signals
 from typing import Any
 
 import click
 import torch
 
 from hieramp_ref.command import run_command
+from hieramp_ref.errors import StoppedError
 from hieramp_ref.presets import preset
 from hieramp_ref.spec import ModelSpec
 from hieramp_ref.students.classifier import ClassifierSettings
@@ -75,8 +77,10 @@ def run(stage: type[Stage], options: dict[str, Any]) -> None:
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     state = train(stage(settings))
-    ending = "finished" if state.finished else "stopped by a signal; the same command resumes it"
-    click.echo(f"{settings.out / WEIGHTS_FILE}: step {state.step}, {ending}")
+    if state.stopped_by is not None and not state.finished:
+        raise StoppedError(f"stopped by {Signals(state.stopped_by).name} at step {state.step}; give the same command "
+                           "again to continue", state.stopped_by)
+    click.echo(f"{settings.out / WEIGHTS_FILE}: step {state.step}, finished")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -104,7 +108,7 @@ def var(**options: Any) -> None:
 @commands.command()
 @common_options(batch_size=64, lr=3e-4, ema=0.999)
 @click.option("--vqvae", type=PathOption, required=True, help="Weights of stage 1.")
-@click.option("--var", type=PathOption, required=True, help="Weights of stage 2.")
+@click.option("--var", type=PathOption, help="Weights of stage 2; this or --init is required.")
 @COMPILE
 @click.option("--optimizer", default="adamw", show_default=True, help="muon or adamw.")
 def hieramp(**options: Any) -> None:
@@ -119,7 +123,7 @@ def hieramp(**options: Any) -> None:
 @click.option("--epochs", type=float, default=8.0, show_default=True)
 @click.option("--minutes", type=float, help="Wall-clock budget (not bit-reproducible).")
 @click.option("--batch-size", type=int, default=256, show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(-2**63, 2**64 - 1), default=0, show_default="0")
 @click.option("--precision", default="bf16", show_default=True, help="bf16 (autocast) or fp32.")
 def teacher(data: Path | None, out: Path, image_side: int, **options: Any) -> None:
     """A classifier of the real images, of which hieramp-eval takes soft labels."""
@@ -128,7 +132,7 @@ def teacher(data: Path | None, out: Path, image_side: int, **options: Any) -> No
 
 
 def main() -> None:
-    """Entry point: errors of use become one line on stderr and exit code 2."""
+    """Entry point: errors become one line on stderr and an exit code."""
     run_command(commands, "hieramp-train")
 
 

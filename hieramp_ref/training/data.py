@@ -7,7 +7,6 @@ import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -19,12 +18,16 @@ from hieramp_ref.errors import DataError
 
 DATA_VARIABLE = "HIERAMP_CIFAR10"
 Split = Literal["train", "test"]
+# What labels are: positions in the list of classes, or the list's own numbers, which the generator knows classes by.
+Numbering = Literal["position", "index"]
 HELD_OUT_EVERY = 10
 _SPLIT_FOLDERS = {"train": ("train",), "test": ("test", "val")}
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
+_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
-def load_images(path: Path | None, split: Split, image_side: int) -> tuple[Tensor, Tensor]:
+def load_images(path: Path | None, split: Split, image_side: int,
+                numbering: Numbering = "position") -> tuple[Tensor, Tensor]:
     """Images uint8 [N, 3, S, S] and labels int64 [N] of a split.
 
     Without a path the variable HIERAMP_CIFAR10 names it. An image folder holds `train/<class>/` and `test/<class>/`
@@ -36,13 +39,14 @@ def load_images(path: Path | None, split: Split, image_side: int) -> tuple[Tenso
     elif (path / "test_batch").is_file():
         images, labels = _read_batches(path, split)
     else:
-        return _read_folder(path, split, image_side)
+        return _read_folder(path, split, image_side, numbering)
     return _resized(torch.from_numpy(images), image_side), torch.from_numpy(labels)
 
 
-def load_held_out(path: Path | None, image_side: int, count: int) -> tuple[Tensor, Tensor]:
+def load_held_out(path: Path | None, image_side: int, count: int,
+                  numbering: Numbering = "position") -> tuple[Tensor, Tensor]:
     """At most `count` images of the test split, evenly spaced in it, since data sets come sorted by class."""
-    images, labels = load_images(path, "test", image_side)
+    images, labels = load_images(path, "test", image_side, numbering)
     chosen = torch.linspace(0, len(images) - 1, min(count, len(images)), dtype=torch.float64).round().long()
     return images[chosen], labels[chosen]
 
@@ -72,9 +76,9 @@ def _read_pack(path: Path, split: Split) -> tuple[np.ndarray, np.ndarray]:
             sizes, labels, is_test = pack["n"], pack["y"].astype(np.int64), pack["test"].astype(bool)
         chosen = np.flatnonzero(is_test == (split == "test"))
         images = [_pixels(io.BytesIO(header + body[ends[i] - sizes[i] : ends[i]])) for i in chosen]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        return np.stack(images), labels[chosen]
+    except Exception as error:  # zipfile, zlib, NumPy and PIL raise a dozen types by the kind of damage
         raise DataError(f"{path} is no CIFAR-10 JPEG pack (arrays header, body, n, y, test): {error}") from error
-    return np.stack(images), labels[chosen]
 
 
 def _pixels(source: Path | io.BytesIO) -> np.ndarray:
@@ -89,7 +93,7 @@ class _BatchUnpickler(pickle.Unpickler):
         if (module, name) == ("_codecs", "encode"):
             return _encode_latin1
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return np._core.multiarray._reconstruct  # type: ignore[attr-defined]
+            return np.empty(0).__reduce__()[0]  # the module that has it was renamed in NumPy 2
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
@@ -117,13 +121,13 @@ def _read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{path} is no CIFAR-10 batch: {error}") from error
 
 
-def _read_folder(path: Path, split: Split, side: int) -> tuple[Tensor, Tensor]:
+def _read_folder(path: Path, split: Split, side: int, numbering: Numbering) -> tuple[Tensor, Tensor]:
     """Folders of images a class, each image resized and centre-cropped."""
     images: list[np.ndarray] = []
     labels: list[int] = []
-    for label, files in enumerate(_class_files(path, split)):
+    for position, (index, files) in enumerate(zip(_listed(path), _class_files(path, split), strict=True)):
         images += [cropped_pixels(file, side) for file in files]
-        labels += [label] * len(files)
+        labels += [index if numbering == "index" else position] * len(files)
     if not images:
         raise DataError(f"{path} holds no {split} images: expected <class>/*.png or *.jpg, a CIFAR-10 JPEG pack (.npz) "
                         "or cifar-10-batches-py")
@@ -147,18 +151,28 @@ def images_of(folder: Path) -> list[Path]:
 
 def class_folders(path: Path) -> list[str]:
     """Class folders in the order of classes.json (entries by index) when there is one, else sorted by name."""
+    return list(_listed(path).values())
+
+
+def _listed(path: Path) -> dict[int, str]:
+    """The class folders by index, ascending; without indices in a classes.json they are numbered from 0."""
     folders = path / "train" if (path / "train").is_dir() else path
     listing = path / "classes.json"
     if not listing.is_file():
-        return sorted(f.name for f in folders.iterdir() if f.is_dir() and f.name not in ("test", "val"))
+        names = (f.name for f in folders.iterdir() if f.is_dir() and f.name not in ("test", "val"))
+        return dict(enumerate(sorted(names)))
     try:
         entries = json.loads(listing.read_text())
         entries = entries["classes"] if isinstance(entries, dict) else entries
         if all(isinstance(entry, str) for entry in entries):
-            return list(entries)
-        return [str(entry["folder"]) for entry in sorted(entries, key=lambda entry: int(entry["index"]))]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            return dict(enumerate(entries))
+        found = {int(entry["index"]): str(entry["folder"]) for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(f"{listing} does not list the classes (folder, index): {error}") from error
+    if len(found) < len(entries) or not 0 <= min(found) <= max(found) < 2**31:
+        raise DataError(f"{listing} must give every class an index of its own, from 0 on, got "
+                        f"{[entry['index'] for entry in entries]}")
+    return dict(sorted(found.items()))
 
 
 def cropped_pixels(file: Path, side: int) -> np.ndarray:
@@ -168,7 +182,7 @@ def cropped_pixels(file: Path, side: int) -> np.ndarray:
             ratio = side / min(image.size)
             size = (max(side, round(image.width * ratio)), max(side, round(image.height * ratio)))
             scaled = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    except OSError as error:
+    except _UNREADABLE as error:
         raise DataError(f"{file} is no readable image: {error}") from error
     left, top = (scaled.width - side) // 2, (scaled.height - side) // 2
     return np.asarray(scaled.crop((left, top, left + side, top + side))).transpose(2, 0, 1)

@@ -21,7 +21,7 @@ TOKEN_STD = 0.02
 
 
 def with_new_class_tokens(plain: Var, spec: ModelSpec, seed: int) -> Var:
-    """A VAR's weights with fresh class tokens and classifier; class tokens it has already are kept."""
+    """A VAR's weights with fresh class tokens and classifier; those that it has are kept where the scales agree."""
     scales = spec.var.class_token_scales
     if plain.spec.var.class_token_scales == scales:
         return plain
@@ -45,6 +45,9 @@ class HierampStage(VarStage):
         settings = self.settings
         if not settings.spec.var.class_token_scales:
             raise SpecError("class_token_scales of the model is empty: the hieramp stage trains class tokens")
+        if settings.init and settings.var:
+            raise SpecError(f"give one of --init and --var, this stage starts from either: got {settings.init} and "
+                            f"{settings.var}")
         start = settings.init or required(settings.var, "var")
         return with_new_class_tokens(load_var(start, settings.spec), settings.spec, settings.seed)
 

@@ -19,10 +19,12 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
-from hieramp_ref.errors import HierampError
+from hieramp_ref.errors import RunError
 from hieramp_ref.training.curves import draw_curves
+from hieramp_ref.training.digest import file_digest, tensors_digest
 from hieramp_ref.training.ema import ema_copy, ema_decay, update_ema
 from hieramp_ref.training.schedule import progress, warm_up
 from hieramp_ref.training.stage import Stage
@@ -35,20 +37,21 @@ CURVES_FILE = "curves.png"
 
 @dataclass
 class _Stop:
-    """Whether a signal asked the run to end after the step at hand."""
+    """The signal that asked the run to end after the step at hand, if one did."""
 
-    asked: bool = False
+    number: int | None = None
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[_Stop]:
-    """Turn SIGINT and SIGTERM into a flag while the block runs; a second signal acts at once."""
+    """Note SIGINT and SIGTERM while the block runs; a second signal interrupts at once."""
     stop = _Stop()
     former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, _frame: FrameType | None) -> None:
-        stop.asked = True
-        signal.signal(number, former[signal.Signals(number)])
+        if stop.number is not None:
+            raise KeyboardInterrupt
+        stop.number = number
 
     for number in former:
         signal.signal(number, ask)
@@ -60,44 +63,59 @@ def stop_on_signals() -> Iterator[_Stop]:
 
 
 def train(stage: Stage) -> TrainState:
-    """Run a stage to its end, or to a signal; files go to the settings' `out` folder."""
+    """Run a stage to its end, or to a signal; files go to the settings' `out` folder, once all is checked."""
     settings = stage.settings
-    settings.make_folder()
+    limit, identity = settings.step_limit(stage.item_count), _identity(stage)
     state = TrainState(stage.model, ema_copy(stage.model), stage.optimizers(), stage.memory())
     if (settings.out / STATE_FILE).exists():
-        load_state(settings.out / STATE_FILE, state, _identity(stage), stage.device)
-    _write_log(settings.out / LOG_FILE, state.history)
-    with stop_on_signals() as stop:
-        _run(stage, state, stop)
+        load_state(settings.out / STATE_FILE, state, identity, stage.device)
+    settings.make_folder()
+    with _named_failures(settings.out):
+        stage.prepare()
+        _write_log(settings.out / LOG_FILE, state.history)
+        with stop_on_signals() as stop:
+            _run(stage, state, identity, limit, stop)
     return state
 
 
+@contextmanager
+def _named_failures(out: Path) -> Iterator[None]:
+    """Errors of the system once a run writes, as one line with the way out."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{error.strerror or error}: {error.filename or out}: put that right, and the same command "
+                       "continues") from error
+
+
 def _identity(stage: Stage) -> dict[str, Any]:
+    """What a resumed run must share with the one that it continues."""
     settings = stage.settings
     return {
         "stage": stage.name, "seed": settings.seed, "batch_size": settings.batch_size, "optimizer": settings.optimizer,
-        "model": settings.spec.to_dict(), "training images": stage.item_count,
+        "precision": settings.precision, "model": settings.spec.to_dict(), "training images": stage.item_count,
+        "data": tensors_digest(stage.data()), "vqvae": file_digest(settings.vqvae),
+        "weights to start from": file_digest(settings.init or settings.var),
     }
 
 
-def _run(stage: Stage, state: TrainState, stop: _Stop) -> None:
+def _run(stage: Stage, state: TrainState, identity: dict[str, Any], limit: int | None, stop: _Stop) -> None:
     settings = stage.settings
-    limit = settings.step_limit(stage.item_count)
     started, before = time.monotonic(), state.elapsed
     saved = started
     with tqdm(total=limit, initial=state.step, desc=stage.name, unit="step", dynamic_ncols=True) as bar:
-        while (done := progress(state.step, limit, state.elapsed, settings.minutes)) < 1 and not stop.asked:
+        while (done := progress(state.step, limit, state.elapsed, settings.minutes)) < 1 and stop.number is None:
             rate = _step(stage, state, done)
             state.elapsed = before + time.monotonic() - started
             bar.update()
             _report(stage, state, rate, bar)
             if time.monotonic() - saved >= settings.checkpoint_seconds:
-                checkpoint(stage, state)
+                checkpoint(stage, state, identity)
                 saved = time.monotonic()
-    state.finished = done >= 1
+    state.finished, state.stopped_by = done >= 1, stop.number
     if state.finished and (not state.history or "val_loss" not in state.history[-1]):
-        _log(stage, state, {"step": float(state.step)} | stage.validate(state.ema))
-    checkpoint(stage, state)
+        _log(stage, state, {"step": float(state.step)} | _validated(stage, state))
+    checkpoint(stage, state, identity)
 
 
 def _step(stage: Stage, state: TrainState, done: float) -> float:
@@ -128,15 +146,27 @@ def _report(stage: Stage, state: TrainState, rate: float, bar: "tqdm[Any]") -> N
     record: Record = {"step": float(state.step)} | _means(state.window) | {"lr": rate, "seconds": state.elapsed}
     _require_finite(state)
     state.window.clear()
-    _log(stage, state, record | (stage.validate(state.ema) if validating else {}))
+    _log(stage, state, record | (_validated(stage, state) if validating else {}))
     bar.set_postfix({k: f"{v:.4g}" for k, v in state.history[-1].items() if k not in ("step", "seconds")})
+
+
+def _validated(stage: Stage, state: TrainState) -> Record:
+    """Figures of the averaged weights on held-out data, which show whether the last step spoiled them."""
+    record = stage.validate(state.ema)
+    for name, value in record.items():
+        _require_finite_figure(name, value, state.step)
+    return record
 
 
 def _require_finite(state: TrainState) -> None:
     for entry in state.window:
-        if not math.isfinite(loss := float(entry["loss"])):
-            raise HierampError(f"the loss became {loss} by step {state.step}: start again from the last checkpoint "
-                               "with a lower --lr or --precision fp32")
+        _require_finite_figure("loss", float(entry["loss"]), state.step)
+
+
+def _require_finite_figure(name: str, value: float, step: int) -> None:
+    if not math.isfinite(value):
+        raise RunError(f"the {name} became {value} by step {step}: go on from the last checkpoint with a lower --lr, "
+                       "or start again with --precision fp32 and another --out")
 
 
 def _means(window: list[dict[str, Tensor]]) -> Record:
@@ -154,11 +184,12 @@ def _write_log(path: Path, history: list[Record]) -> None:
     write_atomically(path, lambda temporary: temporary.write_text("".join(json.dumps(r) + "\n" for r in history)))
 
 
-def checkpoint(stage: Stage, state: TrainState) -> None:
+def checkpoint(stage: Stage, state: TrainState, identity: dict[str, Any]) -> None:
     """Write the state, the averaged weights and the curves, each atomically."""
     out = stage.settings.out
     _require_finite(state)
-    save_state(out / STATE_FILE, state, _identity(stage))
+    _require_finite_figure("norm of the weights", float(get_total_norm(state.ema.parameters())), state.step)
+    save_state(out / STATE_FILE, state, identity)
     about = {"stage": stage.name, "step": state.step, "model": stage.settings.spec.to_dict()}
     # One entry: with several, their order in the file would be left to chance.
     weights = save(stage.weights(state.ema), {"hieramp": json.dumps(about)})

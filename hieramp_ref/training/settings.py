@@ -1,5 +1,6 @@
 """What a training run is told: one frozen record, the same for all stages."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +8,11 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from hieramp_ref.compiling import compiled
 from hieramp_ref.errors import DataError, SpecError
 from hieramp_ref.spec import ModelSpec
+
+MOST_THREADS = 1024
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -46,10 +50,20 @@ class TrainSettings:
     validate_steps: int = 1000
 
     def __post_init__(self) -> None:
-        for name in ("steps", "epochs", "minutes", "batch_size", "lr", "threads", "log_steps", "validate_steps"):
+        for name in ("steps", "epochs", "minutes", "batch_size", "lr", "threads", "checkpoint_seconds", "log_steps",
+                     "validate_steps"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise SpecError(f"{name} must be positive, got {value}")
+        for name in ("epochs", "lr"):
+            if getattr(self, name) == math.inf:
+                raise SpecError(f"{name} must be finite, got inf")
+        if self.warm_up < 0:
+            raise SpecError(f"warm_up must be 0 or more, got {self.warm_up}")
+        if self.threads is not None and self.threads > MOST_THREADS:
+            raise SpecError(f"threads must be at most {MOST_THREADS}, got {self.threads}")
+        if not -2**63 <= self.seed < 2**64:
+            raise SpecError(f"seed must be a number of 64 bits, got {self.seed}")
         if self.steps is None and self.epochs is None and self.minutes is None:
             raise SpecError("the length of the run must be given: steps, epochs or minutes")
         if self.precision not in ("bf16", "fp32"):
@@ -83,8 +97,8 @@ class TrainSettings:
         return torch.device("cuda" if use_gpu else "cpu")
 
     def compiled(self, function: Callable[P, T]) -> Callable[P, T]:
-        """The function through `torch.compile` when asked for (it needs a C++ compiler on a CPU)."""
-        return torch.compile(function) if self.compile else function
+        """The function through `torch.compile` when asked for."""
+        return compiled(function, self.torch_device().type) if self.compile else function
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The mixed-precision context of a forward pass."""

@@ -28,6 +28,13 @@ class Stage(ABC):
     item_count: int
 
     @abstractmethod
+    def data(self) -> dict[str, Tensor]:
+        """All that the stage learns from and is validated on, which a resumed run must share."""
+
+    def prepare(self) -> None:  # noqa: B027 - not every stage has to
+        """What the steps need and takes long or is written; called once, when nothing is left to refuse."""
+
+    @abstractmethod
     def optimizers(self) -> list[Optimizer]:
         """Fresh optimizers over the model's parameters."""
 

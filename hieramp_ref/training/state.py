@@ -30,6 +30,7 @@ class TrainState:
     history: list[Record] = field(default_factory=list)
     window: list[dict[str, Tensor]] = field(default_factory=list)
     finished: bool = False
+    stopped_by: int | None = None
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -55,7 +56,17 @@ def save_state(path: Path, state: TrainState, identity: dict[str, Any]) -> None:
         "history": state.history,
         "window": state.window,
     }
-    write_atomically(path, lambda temporary: torch.save(values, temporary))
+    write_atomically(path, lambda temporary: _write(temporary, values))
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    with path.open("wb") as file:
+        try:
+            torch.save(values, file)
+        except RuntimeError as error:  # torch's own, raised over the system's where a disk is full
+            if isinstance(error.__context__, (OSError, KeyboardInterrupt)):
+                raise error.__context__ from None
+            raise
 
 
 def load_state(path: Path, state: TrainState, identity: dict[str, Any], device: torch.device) -> None:
@@ -82,6 +93,9 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
 
 def _check_identity(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     for name in wanted:
-        if saved.get(name) != wanted[name]:
-            raise CheckpointError(f"{path} is of a run with {name} {saved.get(name)!r}, asked for {wanted[name]!r}: "
+        if name not in saved:
+            raise CheckpointError(f"{path} was written before states named their {name}, so that it may be of another "
+                                  "run: give another --out, and the weights beside it as --init to go on from them")
+        if saved[name] != wanted[name]:
+            raise CheckpointError(f"{path} is of a run with {name} {saved[name]!r}, asked for {wanted[name]!r}: "
                                   "use the same or another --out")

@@ -1,7 +1,5 @@
 """The training images as tokens, computed once for both mirror images and kept beside the run."""
 
-import hashlib
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
+from hieramp_ref.training.digest import tensors_digest
 from hieramp_ref.training.pictures import to_unit_range
 from hieramp_ref.training.state import write_atomically
 from hieramp_ref.vqvae import Vqvae
@@ -31,11 +30,7 @@ def cached_tokens(folder: Path, images: dict[str, Tensor], vqvae: Vqvae, device:
 
 def tokens_key(vqvae: Vqvae, images: dict[str, Tensor]) -> str:
     """A hash of the VQVAE's weights and of the images."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted((vqvae.state_dict() | images).items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return tensors_digest(vqvae.state_dict() | images)
 
 
 @torch.no_grad()
@@ -61,5 +56,5 @@ def _read(path: Path, key: str, names: set[str]) -> dict[str, Tensor] | None:
             if str(cache["key"]) != key:
                 return None
             return {name: torch.from_numpy(cache[name].astype(np.int32)) for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+    except Exception:  # zipfile, zlib and NumPy raise a dozen types by the kind of damage; it is made anew
         return None

@@ -75,20 +75,27 @@ class VarStage(Stage):
         self.forward_train = settings.compiled(self.model.forward_train)
         self.forward_train_class_tokens = settings.compiled(self.model.forward_train_class_tokens)
         side = settings.spec.vqvae.image_side
-        sets = {"train": load_images(settings.data, "train", side),
-                "test": load_held_out(settings.data, side, HELD_OUT_IMAGES)}
+        sets = {"train": load_images(settings.data, "train", side, "index"),
+                "test": load_held_out(settings.data, side, HELD_OUT_IMAGES, "index")}
         self.labels = {split: labels for split, (_, labels) in sets.items()}
+        self.images = {split: pictures for split, (pictures, _) in sets.items()}
         self.item_count = len(self.labels["train"])
-        settings.make_folder()
-        images = {split: pictures for split, (pictures, _) in sets.items()}
-        self.tokens = cached_tokens(settings.out, images, self.vqvae, self.device)
-        check_labels(self.labels["train"], settings.spec)
+        for labels in self.labels.values():
+            check_labels(labels, settings.spec)
 
     def build_model(self) -> Var:
         """The model to start from."""
         if self.settings.init is not None:
             return load_var(self.settings.init, self.settings.spec)
         return fresh_var(self.settings.spec, self.settings.seed)
+
+    def data(self) -> dict[str, Tensor]:
+        return self.images | {f"{split} labels": labels for split, labels in self.labels.items()}
+
+    def prepare(self) -> None:
+        """The tokens of the images, which then can go."""
+        self.tokens = cached_tokens(self.settings.out, self.images, self.vqvae, self.device)
+        self.images = {}
 
     def optimizers(self) -> list[Optimizer]:
         return optimizers(self.model, self.settings.optimizer)
@@ -145,7 +152,7 @@ def by_scale(name: str, values_K: Tensor) -> dict[str, Tensor]:
 
 
 def check_labels(labels: Tensor, spec: ModelSpec) -> None:
-    """Refuse data with more classes than the model has."""
+    """Refuse data of classes that the model lacks."""
     if int(labels.max()) >= spec.var.num_classes:
-        raise SpecError(f"the data has {int(labels.max()) + 1} classes, the model {spec.var.num_classes}: "
+        raise SpecError(f"the data has class {int(labels.max())}, the model classes 0..{spec.var.num_classes - 1}: "
                         "set num_classes in the configuration")

@@ -69,6 +69,9 @@ class VqvaeStage(Stage):
             torch.manual_seed(self.settings.seed)
             return Vqvae(self.settings.spec.vqvae)
 
+    def data(self) -> dict[str, Tensor]:
+        return {"train": self.images, "test": self.held_out}
+
     def optimizers(self) -> list[Optimizer]:
         return [adamw(self.model.named_parameters())]
 

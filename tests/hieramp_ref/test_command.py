@@ -2,7 +2,7 @@ import click
 import pytest
 
 from hieramp_ref.command import OneLineCommand, run_command
-from hieramp_ref.errors import DataError
+from hieramp_ref.errors import DataError, RunError, StoppedError
 
 
 def failing(error: BaseException) -> OneLineCommand:
@@ -15,6 +15,8 @@ def failing(error: BaseException) -> OneLineCommand:
 @pytest.mark.parametrize(("error", "code", "line"), [
     (DataError("no such\n  song"), 2, "sing: error: no such song\n"),
     (FileNotFoundError(2, "No such file", "a.txt"), 2, "sing: error: No such file: a.txt\n"),
+    (RunError("the string\n broke"), 1, "sing: error: the string broke\n"),
+    (StoppedError("stopped by SIGTERM", 15), 143, "sing: stopped by SIGTERM\n"),
     (click.UsageError("louder"), 2, "sing: error: louder\n"),
     (click.Abort(), 130, "sing: interrupted\n"),
     (KeyboardInterrupt(), 130, "sing: interrupted\n"),

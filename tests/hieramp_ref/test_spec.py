@@ -61,6 +61,9 @@ def test_an_unknown_key_is_named_beside_the_known_ones(small_spec: MakeSpec) -> 
     ({"depth": "16"}, "depth must be a whole number from 1, got '16'"),
     ({"width": -32}, "width must be a whole number from 1, got -32"),
     ({"vocab_size": 24.5}, "vocab_size must be a whole number from 1, got 24.5"),
+    ({"mlp_ratio": "4"}, "mlp_ratio must be a positive number, got '4'"),
+    ({"mlp_ratio": -1.0}, "mlp_ratio must be a positive number, got -1.0"),
+    ({"norm_eps": None}, "norm_eps must be a positive number, got None"),
     ({"num_classes": 0}, "num_classes must be a whole number from 1, got 0"),
     ({"class_token_scales": (0, 4)}, "class_token_scales must lie in 0..3, got [4]"),
 ])

@@ -59,7 +59,7 @@ def tiny_settings(data: Path, out: Path, **changes: object) -> TrainSettings:
 def settings(image_folder: Path, tmp_path: Path) -> Settings:
     """Settings of a tiny run on the image folder; keywords change them."""
     def make(**changes: object) -> TrainSettings:
-        return tiny_settings(image_folder, **{"out": tmp_path / "run"} | changes)  # type: ignore[arg-type]
+        return tiny_settings(**{"data": image_folder, "out": tmp_path / "run"} | changes)  # type: ignore[arg-type]
 
     return make
 

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,13 @@ def test_original_folder(tmp_path: Path) -> None:
     assert load_images(tmp_path / "cifar-10-batches-py", "test", 32)[1].tolist() == [5, 4]
 
 
+def test_original_folder_is_read_by_a_numpy_without_its_new_module(tmp_path: Path,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = write_batches(tmp_path / "batches")
+    monkeypatch.delattr(np, "_core", raising=False)
+    np.testing.assert_array_equal(load_images(tmp_path / "batches", "test", 32)[0].flatten(1).numpy(), rows[10:])
+
+
 class _Harmful:
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -108,6 +116,27 @@ def test_classes_json_orders_the_labels(image_folder: Path, tmp_path: Path) -> N
     assert torch.equal(images[labels == 0], plain[plain_labels == 2])
 
 
+def test_labels_are_positions_unless_indices_are_asked_for(image_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(image_folder, tmp_path / "data")
+    order = [{"folder": name, "index": i, "name": name} for i, name in ((7, "gap"), (3, "bar"), (5, "dot"))]
+    (tmp_path / "data" / "classes.json").write_text(json.dumps(order))
+    assert load_images(tmp_path / "data", "train", 8)[1].unique().tolist() == [0, 1, 2]
+    images, labels = load_images(tmp_path / "data", "train", 8, "index")
+    plain, plain_labels = load_images(image_folder, "train", 8)
+    assert labels.unique().tolist() == [3, 5, 7]
+    assert torch.equal(images[labels == 7], plain[plain_labels == 2])
+    assert load_held_out(tmp_path / "data", 8, 6, "index")[1].tolist() == [3, 3, 5, 5, 7, 7]
+
+
+@pytest.mark.parametrize("indices", [(0, 0, 1), (-1, 0, 1), (0, 1, 2**70)])
+def test_indices_that_cannot_be_labels_are_refused(image_folder: Path, tmp_path: Path, indices: tuple[int]) -> None:
+    shutil.copytree(image_folder, tmp_path / "data")
+    order = [{"folder": name, "index": i} for i, name in zip(indices, ("gap", "bar", "dot"), strict=True)]
+    (tmp_path / "data" / "classes.json").write_text(json.dumps(order))
+    with pytest.raises(DataError, match=r"classes\.json must give every class an index of its own, from 0 on, got"):
+        load_images(tmp_path / "data", "train", 8)
+
+
 def test_folder_images_are_centre_cropped(tmp_path: Path) -> None:
     picture = np.zeros((8, 24, 3), np.uint8)
     picture[:, 8:16] = 200
@@ -140,6 +169,29 @@ def test_a_damaged_pack_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"bad\.npz"):
         load_images(tmp_path / "bad.npz", "train", 8)
+
+
+def test_a_pack_with_a_damaged_stream_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.npz"
+    np.savez_compressed(path, header=np.arange(3000) % 251)
+    with zipfile.ZipFile(path) as archive:
+        begin = archive.getinfo("header.npy").header_offset + 60
+    whole = path.read_bytes()
+    path.write_bytes(whole[:begin] + bytes(255 - byte for byte in whole[begin : begin + 60]) + whole[begin + 60 :])
+    with pytest.raises(DataError, match=r"bad\.npz is no CIFAR-10 JPEG pack"):
+        load_images(path, "train", 32)
+
+
+def test_an_array_is_no_pack(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    with pytest.raises(DataError, match=r"x\.npy is no CIFAR-10 JPEG pack"):
+        load_images(tmp_path / "x.npy", "train", 32)
+
+
+def test_a_picture_too_large_to_read_is_named(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match=r"0000\.png is no readable image: .*decompression bomb"):
+        load_images(image_folder, "train", 8)
 
 
 def test_a_folder_without_images_says_what_is_expected(tmp_path: Path) -> None:

@@ -23,7 +23,14 @@ Build = Callable[..., HierampStage]
 
 @pytest.fixture
 def stage(settings: Callable[..., TrainSettings], vqvae_weights: Path, var_weights: Path) -> Build:
-    return lambda **changes: HierampStage(settings(vqvae=vqvae_weights, var=var_weights, precision="fp32", **changes))
+    start = {"vqvae": vqvae_weights, "var": var_weights, "precision": "fp32"}
+    return lambda **changes: HierampStage(settings(**start | changes))
+
+
+def prepared(stage: HierampStage) -> HierampStage:
+    stage.settings.make_folder()
+    stage.prepare()
+    return stage
 
 
 def state_of(stage: HierampStage) -> TrainState:
@@ -43,13 +50,13 @@ def test_the_vars_weights_are_kept_and_class_tokens_are_small(var_weights: Path,
 def test_class_tokens_of_a_finished_run_are_kept(stage: Build, tiny_spec: ModelSpec) -> None:
     first = stage(steps=2)
     train(first)
-    again = stage(init=first.settings.out / "weights.safetensors")
+    again = stage(init=first.settings.out / "weights.safetensors", var=None)
     expected = load_file(first.settings.out / "weights.safetensors")
     assert all(torch.equal(value, expected[f"var.{key}"]) for key, value in again.model.state_dict().items())
 
 
 def test_loss_is_tokens_plus_classes_by_formula(stage: Build) -> None:
-    run = stage()
+    run = prepared(stage())
     loss, figures = run.loss(3, state_of(run))
     batch = run.batch(3)
     logits, features = run.model.forward_train_class_tokens(run.dropped(batch.labels_B, 3), batch.maps_BLz)
@@ -61,7 +68,7 @@ def test_loss_is_tokens_plus_classes_by_formula(stage: Build) -> None:
 
 
 def test_the_classifier_gets_the_label_even_where_it_is_dropped(stage: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = stage()
+    run = prepared(stage())
     seen = []
     monkeypatch.setattr(run, "dropped", lambda labels_B, step: torch.full_like(labels_B, 3))
     monkeypatch.setattr("hieramp_ref.training.hieramp.class_losses",
@@ -71,15 +78,15 @@ def test_the_classifier_gets_the_label_even_where_it_is_dropped(stage: Build, mo
 
 
 def test_every_weight_gets_a_gradient(stage: Build) -> None:
-    run = stage()
+    run = prepared(stage())
     run.loss(0, state_of(run))[0].backward()
     assert [name for name, p in run.model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
 def test_the_classifier_learns(stage: Build) -> None:
-    run = stage(steps=80, lr=3e-3, log_steps=10)
-    before = run.validate(run.model)
-    after = train(run).history[-1]
+    untrained = prepared(stage())
+    before = untrained.validate(untrained.model)
+    after = train(stage(steps=80, lr=3e-3, log_steps=10)).history[-1]
     assert before["val_class"] == pytest.approx(math.log(3), abs=0.2)
     assert after["val_class"] < 0.5 and after["val_accuracy_2"] > 0.9
     assert after["val_tokens"] < before["val_tokens"] + 0.1

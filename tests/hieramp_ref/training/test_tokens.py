@@ -64,6 +64,15 @@ def test_the_cache_of_other_images_is_not_read(images: Tensor, vqvae: Vqvae, tmp
     assert len(cached_tokens(tmp_path, {"train": images[:2]}, vqvae, CPU)["train"]) == 2
 
 
+def test_a_cache_with_a_damaged_stream_is_replaced(images: Tensor, vqvae: Vqvae, tmp_path: Path) -> None:
+    first = cached_tokens(tmp_path, {"train": images}, vqvae, CPU)["train"]
+    path = tmp_path / TOKENS_FILE
+    whole = path.read_bytes()
+    begin = whole.index(b"train.npy") + len(b"train.npy")
+    path.write_bytes(whole[:begin] + bytes(255 - byte for byte in whole[begin : begin + 60]) + whole[begin + 60 :])
+    assert torch.equal(cached_tokens(tmp_path, {"train": images}, vqvae, CPU)["train"], first)
+
+
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 cut", b"text"])
 def test_a_damaged_cache_is_replaced(images: Tensor, vqvae: Vqvae, tmp_path: Path, damage: bytes) -> None:
     first = cached_tokens(tmp_path, {"train": images}, vqvae, CPU)["train"]

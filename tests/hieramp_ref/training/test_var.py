@@ -1,6 +1,8 @@
 """The VAR stage: its loss by formula, its batches, and that it learns."""
 
+import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,14 @@ from hieramp_ref.training.var import VarStage, fresh_var, mean_over_tokens, scal
 Settings = Callable[..., TrainSettings]
 
 
+def prepared(settings: TrainSettings) -> VarStage:
+    """The stage with its tokens."""
+    settings.make_folder()
+    stage = VarStage(settings)
+    stage.prepare()
+    return stage
+
+
 def test_scale_losses_are_the_mean_negative_log_probabilities(tiny_spec: ModelSpec) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 21, 32, generator=generator)
@@ -32,7 +42,7 @@ def test_scale_losses_are_the_mean_negative_log_probabilities(tiny_spec: ModelSp
 
 
 def test_a_fresh_model_knows_nothing_and_has_no_class_tokens(settings: Settings, vqvae_weights: Path) -> None:
-    stage = VarStage(settings(vqvae=vqvae_weights))
+    stage = prepared(settings(vqvae=vqvae_weights))
     assert stage.validate(stage.model)["val_loss"] == pytest.approx(math.log(32), abs=0.4)
     assert not any("class_head" in key or "cls_tokens" in key for key in stage.model.state_dict())
 
@@ -51,7 +61,7 @@ def test_loss_goes_down(settings: Settings, vqvae_weights: Path, kind: str) -> N
 
 
 def test_batches_mirror_and_match_their_labels(settings: Settings, vqvae_weights: Path) -> None:
-    stage = VarStage(settings(vqvae=vqvae_weights, batch_size=54))
+    stage = prepared(settings(vqvae=vqvae_weights, batch_size=54))
     marked = torch.zeros_like(stage.tokens["train"])
     marked[:, :, 0], marked[:, :, 1] = (torch.arange(54) // 2)[:, None], (torch.arange(54) % 2)[:, None]
     marked[:, 1, 2] = 1
@@ -80,5 +90,25 @@ def test_init_continues_from_weights(settings: Settings, vqvae_weights: Path, va
 def test_data_with_more_classes_than_the_model_is_refused(settings: Settings, vqvae_weights: Path) -> None:
     run = settings(vqvae=vqvae_weights)
     fewer = replace(run.spec, var=replace(run.spec.var, num_classes=2))
-    with pytest.raises(SpecError, match="3 classes, the model 2"):
+    with pytest.raises(SpecError, match=r"the data has class 2, the model classes 0\.\.1: set num_classes"):
         VarStage(replace(run, spec=fewer))
+    assert not run.out.exists(), "before tokens are made"
+
+
+def test_labels_are_the_indices_of_a_class_list(settings: Settings, vqvae_weights: Path, image_folder: Path,
+                                                tmp_path: Path) -> None:
+    """As in a folder that `hieramp-run --classes` wrote: some of the model's classes, under the model's numbers."""
+    for name in ("bar", "gap"):
+        shutil.copytree(image_folder / name, tmp_path / "data" / name)
+    listing = [{"folder": "gap", "index": 2, "name": "gap"}, {"folder": "bar", "index": 1, "name": "bar"}]
+    (tmp_path / "data" / "classes.json").write_text(json.dumps(listing))
+    stage = VarStage(settings(vqvae=vqvae_weights, data=tmp_path / "data"))
+    assert {split: labels.unique().tolist() for split, labels in stage.labels.items()} == {
+        "train": [1, 2], "test": [1, 2]}
+
+
+def test_compiling_without_a_compiler_is_refused(settings: Settings, vqvae_weights: Path, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SpecError, match=r"compile needs a C\+\+ compiler and .* is not found: .*--compile"):
+        VarStage(settings(vqvae=vqvae_weights, compile=True))
