@@ -1,6 +1,7 @@
 """Training, keeping and asking a classifier: the independent judge of whether a picture shows the intended class."""
 
 import json
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -44,8 +45,10 @@ class ClassifierSettings:
     precision: str = "bf16"
 
     def __post_init__(self) -> None:
-        if not self.epochs > 0 or (self.minutes is not None and not self.minutes > 0):
-            raise SpecError(f"epochs and minutes must be positive, got {self.epochs} and {self.minutes}")
+        if not all(0 < length < math.inf for length in (self.epochs, self.minutes) if length is not None):
+            raise SpecError(f"epochs and minutes must be positive and finite, got {self.epochs} and {self.minutes}")
+        if self.batch_size < 1:
+            raise SpecError(f"batch_size must be at least 1, got {self.batch_size}")
         if self.precision not in ("bf16", "fp32"):
             raise SpecError(f"precision must be one of bf16, fp32, got {self.precision!r}")
 

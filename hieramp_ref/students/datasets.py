@@ -64,7 +64,10 @@ def read_dataset(folder: Path, side: int | None = None) -> LabelledImages:
     if not (folder / CLASSES).is_file():
         raise DataError(f"{folder} has no {CLASSES}: labels are not taken from the order of folders; make the dataset "
                         "with hieramp-run, or write the list (folder, index and name of every class)")
-    if _read_json(folder / RECORD, {}).get("complete") is False:
+    record = _read_json(folder / RECORD, {})
+    if not isinstance(record, dict):
+        raise DataError(f"{folder / RECORD} is no record of a run: run the command that made {folder} again")
+    if record.get("complete") is False:
         raise DataError(f"{folder} is not complete: run the command that made it again")
     return _read_folders(folder, read_classes(folder / CLASSES), side)
 
@@ -129,7 +132,7 @@ def read_classes(path: Path) -> tuple[ClassLabel, ...]:
     listed = _read_json(path, None)
     try:
         entries = [ClassLabel(int(entry["index"]), str(entry["folder"]), str(entry["name"])) for entry in listed]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DataError(f"{path} does not list the classes (folder, index, name): {error!r}") from error
     if not entries or any(Path(entry.folder).name != entry.folder for entry in entries):
         raise DataError(f"{path} must list classes in folders of its own, got {[entry.folder for entry in entries]}")
@@ -171,7 +174,7 @@ def _side_of(file: Path) -> int:
     try:
         with Image.open(file) as image:
             return min(image.size)
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise DataError(f"{file} is no readable image: {error}") from error
 
 

@@ -32,7 +32,7 @@ from hieramp_ref.training.data import DATA_VARIABLE
 from hieramp_ref.training.state import write_atomically
 
 RANDOM_REAL = re.compile(r"cifar10:random:([1-9]\d*)")
-RESULT, ROWS, ACCURACY_PNG, CONFUSION_PNG = "result.json", "rows.jsonl", "accuracy.png", "confusion.png"
+RESULT, ACCURACY_PNG, CONFUSION_PNG = "result.json", "accuracy.png", "confusion.png"
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Result:
 
 
 def evaluate(asked: Evaluation) -> Result:
-    """Train and test every seed, resuming what `out` holds, and write result.json, a row and two pictures there."""
+    """Train and test every seed, resuming what `out` holds, and write result.json and two pictures there."""
     datasets = _train_data(asked)
     first = datasets[0]
     everything = read_test(asked.test, first.side)

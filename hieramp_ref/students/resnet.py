@@ -20,6 +20,8 @@ class ResnetSpec:
     widths: tuple[int, ...] = (32, 64, 128, 256)
 
     def __post_init__(self) -> None:
+        if self.image_side < 1:
+            raise SpecError(f"image_side must be at least 1, got {self.image_side}")
         if self.image_side % 2 ** (len(self.widths) - 1):
             raise SpecError(f"image_side must be divisible by 2 a stage, got {self.image_side} "
                             f"for {len(self.widths) - 1} stages")

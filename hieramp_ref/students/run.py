@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from torch.optim import SGD, AdamW, Optimizer
 from tqdm import tqdm
 
+from hieramp_ref.compiling import compiled
 from hieramp_ref.errors import CheckpointError
 from hieramp_ref.students.augmentation import Augmentation, mixed_cross_entropy
 from hieramp_ref.students.catalogue import build_student
@@ -71,7 +72,7 @@ def train_student(train: LabelledImages, test: LabelledImages, settings: Student
     state = _fresh(train, settings, seed)
     if checkpoint is not None and checkpoint.exists():
         _load(checkpoint, state, wanted)
-    forward = torch.compile(state.model, dynamic=False) if settings.compile else state.model
+    forward = compiled(state.model, settings.device, dynamic=False) if settings.compile else state.model
     augment = Augmentation(settings.protocol, train.side)
     images, labels = train.images.to(settings.device), train.labels.to(settings.device)
     began, saved = time.monotonic() - state.seconds, time.monotonic()

@@ -44,14 +44,22 @@ def read_stored_labels(folder: Path, train: LabelledImages) -> StoredLabels:
     if not files:
         raise DataError(f"{folder} holds no soft labels ({_FILES}): make the dataset with hieramp-run --teacher, in "
                         "--format folder or rded")
-    try:
-        logits_NV = torch.from_numpy(np.concatenate([np.load(file) for file in files]).astype(np.float32))
-    except (OSError, ValueError) as error:
-        raise DataError(f"soft labels of {folder} cannot be read: {error}") from error
+    parts = [_read(file) for file in files]
+    if len({part.shape[1:] for part in parts}) > 1:
+        raise DataError(f"soft labels of {folder} do not fit each other: {[part.shape for part in parts]}")
+    logits_NV = torch.from_numpy(np.concatenate(parts))
     wanted = (len(train.images), len(train.classes))
     if logits_NV.shape != wanted:
         raise DataError(f"soft labels of {folder} are {tuple(logits_NV.shape)}, its pictures and classes {wanted}")
     return StoredLabels(logits_NV)
+
+
+def _read(file: Path) -> np.ndarray:
+    try:
+        with file.open("rb") as stream:
+            return np.atleast_1d(np.lib.format.read_array(stream)).astype(np.float32)
+    except (OSError, TypeError, ValueError) as error:
+        raise DataError(f"soft labels {file} cannot be read ({error}): make the dataset again") from error
 
 
 def stored_loss(student_BV: Tensor, stored: StoredLabels, batch: MixedBatch, temperature: float) -> Tensor:

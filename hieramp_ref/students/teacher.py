@@ -1,6 +1,7 @@
 """Soft labels from a classifier of real images, and the proof that its classes are those of the students."""
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from hieramp_ref.training.data import class_folders, existing_data, load_images
 
 CLASS_NAMES = "classes"
 _ASKED = 1000
+_ENOUGH = 0.9  # of teachers of one or two classes, for which twice the share of guessing is all or more
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,17 @@ class Teacher:
 
 
 def train_teacher(data: Path | None, out: Path, image_side: int, settings: ClassifierSettings) -> tuple[Resnet, float]:
-    """A classifier of the real training images, written to `out` with its class names, and its test accuracy."""
+    """A classifier of the real training images, written to `out` with its class names, and its test accuracy.
+
+    What would keep it from being tested or written is an error before it trains.
+    """
     data = existing_data(data)
     names = list(CIFAR10_NAMES) if is_cifar10(data) else class_folders(data)
+    spec = ResnetSpec(len(names), image_side)
     images, labels = load_images(data, "train", image_side)
-    model = train_classifier(images, labels, ResnetSpec(len(names), image_side), settings)
     test_images, test_labels = load_images(data, "test", image_side)
+    _check_writable(out)
+    model = train_classifier(images, labels, spec, settings)
     accuracy = (predict(model, test_images) == test_labels).float().mean().item()
     save_classifier(out, model, {CLASS_NAMES: names, "settings": asdict(settings), "test_accuracy": accuracy})
     return model, accuracy
@@ -57,7 +64,7 @@ def open_teacher(path: Path, test: LabelledImages, everything: Sequence[ClassLab
     """A teacher whose classes are shown to fit the test images, labelled as the students are.
 
     Its class names decide where the file has them; else it must know all classes of the test data, `everything`, in
-    their order. Either way it must recognise the test images far more often than by guessing.
+    their order. Either way it must be right twice as often as by guessing among all classes that it knows.
     """
     model, about = load_classifier(path)
     if model.spec.image_side != test.side:
@@ -65,7 +72,7 @@ def open_teacher(path: Path, test: LabelledImages, everything: Sequence[ClassLab
                         "give --image-side")
     column_V = torch.tensor(_columns(path, model, about, test.classes, everything))
     teacher = Teacher(model, column_V, _accuracy(model, column_V, test), hashlib.sha256(path.read_bytes()).hexdigest())
-    if teacher.accuracy < min(0.9, 2 / len(test.classes)):
+    if teacher.accuracy < min(_ENOUGH, 2 / model.spec.num_classes):
         raise DataError(f"teacher {path} gets {teacher.accuracy:.0%} of the test images right in this order of classes"
                         ": its classes are others, or it is not trained")
     model.to(device)
@@ -76,6 +83,15 @@ def distillation_loss(student_BV: Tensor, teacher_BV: Tensor, temperature: float
     """KL divergence from the teacher's to the student's distribution, both at the temperature, mean over the batch."""
     target_BV = softmax(teacher_BV / temperature, dim=1)
     return kl_div(log_softmax(student_BV / temperature, dim=1), target_BV, reduction="batchmean")
+
+
+def _check_writable(out: Path) -> None:
+    if out.is_dir():
+        raise DataError(f"output file {out} is a folder: name a file, such as {out / 'teacher.safetensors'}")
+    try:
+        tempfile.TemporaryFile(dir=next(folder for folder in out.absolute().parents if folder.exists())).close()
+    except OSError as error:
+        raise DataError(f"output file {out} cannot be written: {error.strerror}; choose another --out") from error
 
 
 def _columns(path: Path, model: Resnet, about: dict[str, object], classes: Sequence[ClassLabel],

@@ -27,6 +27,16 @@ def test_a_resnet_has_the_stem_of_its_images(side: int, stem: str) -> None:
     assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
 
 
+@pytest.mark.parametrize(("name", "least"), [("convnet3", 8), ("convnet6", 64), ("resnet18", 9)])
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_a_side_too_small_for_a_student_is_refused(name: str, least: int, norm: str) -> None:
+    """The least side trains, even on a single image, which leaves a norm the pixels of one map."""
+    logits_BV = build_student(name, 2, least, norm, 0).train()(torch.zeros(1, 3, least, least))
+    assert logits_BV.isfinite().all()
+    with pytest.raises(SpecError, match=rf"takes images from {least} pixels on, got {least - 1}"):
+        build_student(name, 2, least - 1, norm, 0)
+
+
 def test_other_names_come_from_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     made = SimpleNamespace(create_model=lambda name, num_classes: nn.Linear(len(name), num_classes))
     monkeypatch.setitem(sys.modules, "timm", made)

@@ -114,8 +114,12 @@ def test_pictures_of_another_side_are_refused(trained: Resnet) -> None:
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"epochs": 0}, "epochs and minutes must be positive, got 0"),
+    ({"epochs": 0}, "epochs and minutes must be positive and finite, got 0"),
     ({"minutes": -1}, "got 8.0 and -1"),
+    ({"epochs": float("inf")}, "epochs and minutes must be positive and finite, got inf"),
+    ({"minutes": float("inf")}, "got 8.0 and inf"),
+    ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+    ({"batch_size": -5}, "batch_size must be at least 1, got -5"),
     ({"precision": "int8"}, "precision must be one of bf16, fp32, got 'int8'"),
 ])
 def test_a_setting_that_cannot_be_is_named(changes: dict[str, object], message: str) -> None:

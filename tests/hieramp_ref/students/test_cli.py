@@ -66,6 +66,22 @@ def test_errors_are_one_line_and_exit_with_2(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("options", "message"), [
+    (["--image-side", "0"], "image_side must be at least 1, got 0"),
+    (["--epochs", "inf"], "must be positive and finite, got inf"),
+    (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+])
+def test_errors_of_the_teachers_command_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], test_folder: Path, tmp_path: Path,
+    options: list[str], message: str
+) -> None:
+    arguments = ["--data", test_folder, "--out", tmp_path / "teacher.safetensors", *options]
+    assert run(monkeypatch, train_main, "teacher", *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("hieramp-train: error: ") and message in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_for_every_dataset_student_and_protocol(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert default_folder("cats/", StudentSettings()) == Path("runs/eval/cats-convnet3-hard")

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from hieramp_ref.errors import DataError
 from hieramp_ref.students.datasets import (
@@ -105,6 +106,23 @@ def test_a_dataset_that_is_not_complete_is_refused(make_folder: MakeFolder) -> N
         read_dataset(folder)
 
 
+@pytest.mark.parametrize("content", ["[]", "null", '"complete"'])
+def test_a_record_that_is_none_is_refused(make_folder: MakeFolder, content: str) -> None:
+    folder = make_folder(1, 0)
+    (folder / "dataset.json").write_text(content)
+    with pytest.raises(DataError, match=r"dataset\.json is no record of a run"):
+        read_dataset(folder)
+
+
+@pytest.mark.parametrize("side", [None, 8])
+def test_an_image_too_large_to_be_one_is_named(distilled: Path, monkeypatch: pytest.MonkeyPatch, side: int | None
+                                               ) -> None:
+    """Pillow refuses pictures of more than twice its limit, whose decoding could fill the memory."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(DataError, match=r"00000\.png is no readable image: .*exceeds limit"):
+        read_dataset(distilled, side)
+
+
 def test_a_class_without_images_is_named(make_folder: MakeFolder) -> None:
     folder = make_folder(1, 0)
     (folder / "dot" / "00000.png").unlink()
@@ -114,6 +132,7 @@ def test_a_class_without_images_is_named(make_folder: MakeFolder) -> None:
 
 @pytest.mark.parametrize(("listing", "message"), [
     ('[{"folder": "gap", "index": 0}]', "does not list the classes"),
+    ('[{"folder": "gap", "index": Infinity, "name": "gap"}]', "does not list the classes"),
     ("{", "cannot be read"),
     ("[]", "must list classes"),
     ('[{"folder": "../gap", "index": 0, "name": "gap"}]', "folders of its own"),

@@ -24,3 +24,9 @@ def test_the_default_has_two_million_weights() -> None:
 def test_a_side_that_cannot_be_halved_is_named() -> None:
     with pytest.raises(SpecError, match="image_side must be divisible by 2 a stage, got 12 for 3 stages"):
         ResnetSpec(image_side=12)
+
+
+@pytest.mark.parametrize("side", [0, -8])
+def test_a_side_without_pixels_is_named(side: int) -> None:
+    with pytest.raises(SpecError, match=f"image_side must be at least 1, got {side}"):
+        ResnetSpec(image_side=side)

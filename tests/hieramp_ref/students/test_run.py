@@ -1,3 +1,4 @@
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -6,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hieramp_ref.errors import CheckpointError
+from hieramp_ref.errors import CheckpointError, SpecError
 from hieramp_ref.students.datasets import CIFAR10_CLASSES, LabelledImages, aligned, read_dataset, read_test
 from hieramp_ref.students.run import StudentRun, confusion, normalised, train_student
 
@@ -108,6 +109,14 @@ def test_images_are_normalised_by_the_statistics_of_imagenet() -> None:
 def test_a_compiled_student_learns_the_same(data: tuple[LabelledImages, LabelledImages],
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     """Captured as one graph a shape and run without a C++ compiler; a graph that breaks is an error."""
+    monkeypatch.setenv("CXX", sys.executable)  # any program: this back end compiles nothing
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager", fullgraph=True))
     eager, compiled = (train_student(*data, tiny_settings(epochs=2, compile=on), 0) for on in (False, True))
     assert same(eager, compiled)
+
+
+def test_compiling_without_a_compiler_says_what_is_missing(data: tuple[LabelledImages, LabelledImages],
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "absent-compiler")
+    with pytest.raises(SpecError, match=r"--compile needs a C\+\+ compiler and absent-compiler is not found"):
+        train_student(*data, tiny_settings(epochs=1, compile=True), 0)

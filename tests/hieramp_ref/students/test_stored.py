@@ -70,9 +70,26 @@ def test_what_does_not_fit_the_pictures_is_refused(labelled: Path, distilled: Pa
     (labelled / "soft-000002.npy").unlink()
     with pytest.raises(DataError, match=r"are \(10, 3\), its pictures and classes \(12, 3\)"):
         read_stored_labels(labelled, train)
-    (labelled / "soft-000002.npy").write_bytes(b"garbage")
-    with pytest.raises(DataError, match="cannot be read"):
-        read_stored_labels(labelled, train)
+
+
+@pytest.mark.parametrize("content", ["nothing", "garbage", "an archive", "words"])
+def test_a_file_that_holds_no_labels_is_named(labelled: Path, content: str) -> None:
+    path = labelled / "soft-000002.npy"
+    with path.open("wb") as file:
+        if content == "an archive":
+            np.savez(file, np.zeros((2, 3)))
+        elif content == "words":
+            np.save(file, np.full((2, 3), "gap"))
+        else:
+            file.write(b"garbage" if content == "garbage" else b"")
+    with pytest.raises(DataError, match=r"soft-000002\.npy cannot be read"):
+        read_stored_labels(labelled, read_dataset(labelled))
+
+
+def test_files_of_other_widths_are_refused(labelled: Path) -> None:
+    np.save(labelled / "soft-000002.npy", np.zeros((2, 4)))
+    with pytest.raises(DataError, match="do not fit each other"):
+        read_stored_labels(labelled, read_dataset(labelled))
 
 
 def test_a_student_learns_from_them(labelled: Path, test_folder: Path, tmp_path: Path) -> None:
