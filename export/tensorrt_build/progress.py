@@ -65,18 +65,22 @@ class Progress:
 
 @contextmanager
 def interrupt_cancels(progress: Any) -> Iterator[None]:
-    """Make Ctrl-C cancel the build and raise at its end: the library swallows what a callback raises."""
+    """Make SIGINT and SIGTERM cancel the build and raise at its end: the library swallows what a callback raises."""
     if threading.current_thread() is not threading.main_thread():  # which alone receives signals
         yield
         return
 
-    def cancel(*_: object) -> None:
+    received: list[int] = []
+
+    def cancel(number: int, *_: object) -> None:
+        received.append(number)
         progress.interrupted = True
 
-    previous = signal.signal(signal.SIGINT, cancel)
+    previous = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous or signal.SIG_DFL)
-    if progress.interrupted:
-        raise KeyboardInterrupt
+        for number, handler in previous.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+    if received:
+        raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(128 + received[0])

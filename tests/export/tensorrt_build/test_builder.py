@@ -13,6 +13,7 @@ from hieramp.export.tensorrt_build.profiles import Batches, graph_profiles
 from hieramp.export.tensorrt_build.progress import Progress
 from hieramp.runtime import Plan
 from hieramp.runtime.contract import GRAPH_NAMES
+from hieramp.runtime.signals import exit_on_sigterm
 from hieramp.runtime.tensorrt.library import Library
 from hieramp.runtime.tensorrt.sidecar import Range
 
@@ -99,10 +100,13 @@ def test_values_without_limits(rtx: Library, mixed_plan: Plan) -> None:
         build_engine(rtx, replace(right, profiles=(wrong,)), OPTIONS)
 
 
-def test_an_interrupt_ends_the_build(rtx: Library, mixed_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Progress, "_show", lambda self, name: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_signal_ends_the_build(rtx: Library, mixed_plan: Plan, monkeypatch: pytest.MonkeyPatch,
+                                 number: signal.Signals, raised: type[BaseException]) -> None:
+    monkeypatch.setattr(Progress, "_show", lambda self, name: signal.raise_signal(number))
+    with exit_on_sigterm(), pytest.raises(raised) as ended:
         build_engine(rtx, job(mixed_plan, "scale_step"), OPTIONS)
+    assert not isinstance(ended.value, SystemExit) or ended.value.code == 143
 
 
 def test_a_body_is_not_taken_for_a_plugin(rtx: Library, mixed_plan: Plan) -> None:
