@@ -137,9 +137,9 @@ def test_an_amplification_that_is_not_there_is_found(tiny: LoadedModel, export: 
     saliency, sampler = step_module.operator_bodies()
     next(node for node in saliency.node if node.op_type == "Greater").op_type = "Less"
     if step == "whole":
-        monkeypatch.setattr(step_module, "operator_bodies", lambda: [saliency, sampler])
+        monkeypatch.setattr(step_module, "operator_bodies", lambda *_: [saliency, sampler])
     else:
-        monkeypatch.setattr(step_module, "saliency_bias", lambda: saliency)
+        monkeypatch.setattr(step_module, "saliency_bias", lambda *_: saliency)
     for precision in ("fp32", "fp16", "bf16"):
         with pytest.raises(ParityError, match="logits of scale 1"):
             export(tiny, tmp_path / "tiny.plan", precision=precision)
