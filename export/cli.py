@@ -80,7 +80,7 @@ def main(from_plan: Path | None, out: Path | None, as_json: bool, target: str | 
             if target is not None:
                 where = {name: engine[name] for name in TARGET_OPTIONS}
                 decide_engines(target, precision=options["precision"], **where)  # refused before anything is replaced
-            from_plan = _export(out, as_json, rebuilt=target is not None, **options)
+            from_plan = _export(out, as_json, **options)
         if target is not None:
             build_engines_command(from_plan=from_plan, target=target, as_json=as_json, **engine)
 
@@ -104,7 +104,7 @@ def _refuse_what_does_nothing(from_plan: Path | None, target: str | None, option
     if not options["static_scales"]:
         _refuse("it is of the fixed-shape graphs that --static-scales writes", ["static_batch"])
     if options["precision"] not in EIGHT_BIT_PRECISIONS:
-        _refuse("they are of int8 and fp8 plans", ["calibration_images", "decoder_psnr"])
+        _refuse("it is of int8 and fp8 plans", ["calibration_images"])
 
 
 def _refuse(why: str, names: Iterable[str]) -> None:
@@ -116,7 +116,7 @@ def _refuse(why: str, names: Iterable[str]) -> None:
         raise click.UsageError(f"{why}: leave out {', '.join(given)}")
 
 
-def _export(out: Path | None, as_json: bool, *, rebuilt: bool, store_fp16: bool, **options: Any) -> Path:
+def _export(out: Path | None, as_json: bool, *, store_fp16: bool, **options: Any) -> Path:
     from hieramp.export.model_source import ModelSource, load_model, rounded_to_fp16
     from hieramp.export.plan import ExportOptions, export_plan
     from hieramp.export.summary import summary_figures, summary_lines
@@ -124,6 +124,8 @@ def _export(out: Path | None, as_json: bool, *, rebuilt: bool, store_fp16: bool,
     how = {field.name: options.pop(field.name) for field in fields(ExportOptions) if field.name in options}
     source = ModelSource(**options)
     plan_options = ExportOptions(source.name, **how)
+    if not plan_options.eight_bit_decoder:
+        _refuse("it is of int8 decoders, which int8 plans with --base-precision fp32 have", ["decoder_psnr"])
     out = out or Path("engines") / f"{source.name}.plan"
     model = rounded_to_fp16(load_model(source)) if store_fp16 else load_model(source)
     if not model.settings.class_tokens:
@@ -132,6 +134,6 @@ def _export(out: Path | None, as_json: bool, *, rebuilt: bool, store_fp16: bool,
     manifest = export_plan(model.var, model.vqvae, model.settings, model.classes, plan_options, out)
     click.echo(json.dumps({"plan": str(out)} | summary_figures(manifest)) if as_json else
                "\n".join([f"plan: {out} ({manifest.precision})", *summary_lines(manifest)]))
-    if had_engines and not rebuilt:
-        click.echo("the engines of the plan that was there are gone: --from-plan with --target builds them", err=True)
+    if had_engines:
+        click.echo("the engines of the plan that was there are gone with it: --target builds them", err=True)
     return out

@@ -115,8 +115,8 @@ def diversity(plan: Path | None, report: Path | None, as_json: bool, **options: 
 
 @main.command("replay")
 @model_options
-@click.option("--plan", type=PathOption, help="Replay through this plan, exported with --trace-outputs, "
-                                              "instead of the reference.")
+@click.option("--plan", "--engine", "plan", type=PathOption, help="Replay through this plan, exported with "
+              "--trace-outputs, instead of the reference.")
 @click.option("--trace", type=PathOption, required=True, help="Trace with labels and idx_k, the tokens to force.")
 @click.option("--out", type=PathOption, required=True, help="Trace to write, with the same arrays.")
 def replay(plan: Path | None, trace: Path, out: Path, **source_options: Any) -> None:

@@ -118,11 +118,16 @@ def _set_targets(trt: Any, config: Any, capabilities: tuple[str, ...]) -> None:
                              "build for it alone")
 
 
+def check_timing_cache(library: Library, path: Path | None) -> None:
+    """Raise BuildError where the library has no use for it."""
+    if path is not None and library.builds_for_any_gpu:
+        raise BuildError(f"{library.flavour} times nothing when it builds: leave out --timing-cache")
+
+
 def _use_timing_cache(library: Library, config: Any, path: Path | None) -> None:
+    check_timing_cache(library, path)
     if path is None:
         return
-    if library.builds_for_any_gpu:
-        raise BuildError(f"{library.flavour} times nothing when it builds: leave out --timing-cache")
     cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
         raise BuildError(f"{path} is no timing cache of {library.flavour} {library.version} on this GPU: "

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 PathOption = click.Path(path_type=Path)
 ONE_OR_MORE = click.IntRange(min=1)
-TARGET_OPTIONS = ("compute_capability", "max_batch", "opt_batch")
-ENGINE_OPTIONS = (*TARGET_OPTIONS, "timing_cache", "workspace", "opt_level", "tf32", "no_plugins")
+TARGET_OPTIONS = ("compute_capability", "max_batch", "opt_batch", "timing_cache")
+ENGINE_OPTIONS = (*TARGET_OPTIONS, "workspace", "opt_level", "tf32", "no_plugins")
 
 
 def engine_options(command: Any) -> Any:
@@ -38,8 +38,9 @@ def engine_options(command: Any) -> Any:
 
 
 def decide_engines(target: str, compute_capability: str | None, max_batch: int, opt_batch: int | None,
-                   precision: str) -> tuple["Target", "Batches"]:
+                   timing_cache: Path | None, precision: str) -> tuple["Target", "Batches"]:
     """Library, GPUs and batches to build engines of that precision for; raises a HierampError where they cannot be."""
+    from hieramp.export.tensorrt_build.builder import check_timing_cache
     from hieramp.export.tensorrt_build.engines import Target
     from hieramp.export.tensorrt_build.profiles import Batches
     from hieramp.export.tensorrt_build.targets import choose_targets, parse_capabilities
@@ -49,6 +50,7 @@ def decide_engines(target: str, compute_capability: str | None, max_batch: int, 
     batches = Batches(max_batch, min(Batches.opt, max_batch) if opt_batch is None else opt_batch)
     wanted = parse_capabilities(compute_capability) if compute_capability is not None else ()
     library, device = load_library(target), current_device()
+    check_timing_cache(library, timing_cache)
     return Target(library, choose_targets(library, wanted, device, precision), device), batches
 
 
@@ -65,7 +67,8 @@ def build_engines_command(
     from hieramp.runtime.plan import Plan
 
     plan = Plan.open(from_plan)
-    aim, batches = decide_engines(target, compute_capability, max_batch, opt_batch, plan.manifest.precision)
+    aim, batches = decide_engines(target, compute_capability, max_batch, opt_batch, timing_cache,
+                                  plan.manifest.precision)
     library, capabilities = aim.library, aim.compute_capabilities
     bodies = "--no-plugins" if no_plugins else reason_against(library, aim.device, PluginSizes.of(plan.manifest.model))
     options = BuildOptions(batches, workspace, opt_level, timing_cache, tf32, plugins=bodies is None)

@@ -201,8 +201,9 @@ def test_bad_exports(call: Callable[..., Outcome], files: dict[str, Path], chang
 @pytest.mark.parametrize(("options", "message"), [
     (["--tf32", "--max-batch", 4], "of engines, which --target builds: leave out --max-batch, --tf32"),
     (["--static-batch", 4], "that --static-scales writes: leave out --static-batch"),
-    (["--precision", "fp16", "--decoder-psnr", 10, "--calibration-images", 5],
-     "of int8 and fp8 plans: leave out --calibration-images, --decoder-psnr"),
+    (["--precision", "fp16", "--calibration-images", 5], "of int8 and fp8 plans: leave out --calibration-images"),
+    (["--precision", "fp8", "--decoder-psnr", 10], "of int8 decoders, which int8 plans with --base-precision fp32"),
+    (["--precision", "int8", "--decoder-psnr", 10], "leave out --decoder-psnr"),
 ])
 def test_options_that_would_do_nothing(call: Callable[..., Outcome], files: dict[str, Path], options: list[object],
                                        message: str) -> None:
@@ -213,6 +214,7 @@ def test_options_that_would_do_nothing(call: Callable[..., Outcome], files: dict
 @pytest.mark.parametrize(("options", "message"), [
     (["--target", "tensort"], "tensort"), (["--target", "tensorrt_rtx", "--compute-capability", "8x"], "got '8x'"),
     (["--target", "tensorrt_rtx", "--max-batch", 2, "--opt-batch", 3], "3"),
+    (["--target", "tensorrt_rtx", "--timing-cache", "t"], "leave out --timing-cache"),
 ])
 def test_engines_that_cannot_be_are_refused_before_the_export(
     call: Callable[..., Outcome], files: dict[str, Path], options: list[object], message: str,
