@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 PathOption = click.Path(path_type=Path)
 ONE_OR_MORE = click.IntRange(min=1)
+# Those that `decide_engines` takes, and all.
 TARGET_OPTIONS = ("compute_capability", "max_batch", "opt_batch", "timing_cache")
 ENGINE_OPTIONS = (*TARGET_OPTIONS, "workspace", "opt_level", "tf32", "no_plugins")
 
